@@ -1,11 +1,13 @@
 dnl SPDX-License-Identifier: MIT
 
-dnl FERRUM_WARNINGS: warning flags for our own code, fatal with --enable-werror (CI sets it).
+dnl FERRUM_WARNINGS: flags for our own code; warnings are fatal with --enable-werror (CI sets it).
 AC_DEFUN([FERRUM_WARNINGS], [
   AC_ARG_ENABLE([werror],
     [AS_HELP_STRING([--enable-werror], [treat compiler warnings as errors])],
     [], [enable_werror=no])
-  FERRUM_CFLAGS="-std=c11 -fvisibility=hidden -fno-strict-aliasing -ffp-contract=off -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wno-unused-parameter"
+  FERRUM_CFLAGS="-std=c11 -fvisibility=hidden -fno-strict-aliasing -ffp-contract=off"
+  FERRUM_CFLAGS="$FERRUM_CFLAGS -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes"
+  FERRUM_CFLAGS="$FERRUM_CFLAGS -Wmissing-prototypes -Wvla -Wformat=2 -Wno-unused-parameter"
   AS_IF([test "x$enable_werror" = xyes], [FERRUM_CFLAGS="$FERRUM_CFLAGS -Werror"])
   AC_SUBST([FERRUM_CFLAGS])
 ])
@@ -20,28 +22,41 @@ AC_DEFUN([FERRUM_ISA], [
   AM_CONDITIONAL([FERRUM_ARM], [test $ferrum_arm = yes])
 ])
 
-dnl FERRUM_DEPENDENCIES: the libraries that README lists. All are required.
+dnl FERRUM_DEPENDENCIES: the libraries that README lists. Only Check, for the tests, is optional.
 AC_DEFUN([FERRUM_DEPENDENCIES], [
   PKG_CHECK_MODULES([JANSSON], [jansson >= 2.13])
   PKG_CHECK_MODULES([PCRE2], [libpcre2-8 >= 10.36])
   PKG_CHECK_MODULES([UTF8PROC], [libutf8proc >= 2.5])
   PKG_CHECK_MODULES([HWLOC], [hwloc >= 2.4])
   PKG_CHECK_MODULES([POPT], [popt >= 1.18])
-  PKG_CHECK_MODULES([CHECK], [check >= 0.15], [have_check=yes], [have_check=no])
+  PKG_CHECK_MODULES([CHECK], [check >= 0.15], [have_check=yes],
+    [have_check=no
+     AC_MSG_WARN([Check 0.15 or later is missing: make check will leave out the unit tests])])
   AM_CONDITIONAL([HAVE_CHECK], [test $have_check = yes])
   AC_SEARCH_LIBS([dlopen], [dl], [], [AC_MSG_ERROR([dlopen is required])])
   AC_SEARCH_LIBS([pthread_create], [pthread], [], [AC_MSG_ERROR([POSIX threads are required])])
 ])
 
-dnl FERRUM_SANITIZERS: --enable-sanitizers=address,undefined or =thread.
+dnl FERRUM_LINKING: flags for shared objects, and those for plugins: a module that exports the one
+dnl query symbol and leaves nothing unresolved. Call it before FERRUM_SANITIZERS.
+AC_DEFUN([FERRUM_LINKING], [
+  FERRUM_LINK_FLAGS="-Wl,-z,relro,-z,now -Wl,-z,defs"
+  FERRUM_PLUGIN_LDFLAGS='-module -avoid-version -shared $(FERRUM_LINK_FLAGS)'
+  FERRUM_PLUGIN_LDFLAGS="$FERRUM_PLUGIN_LDFLAGS"' -Wl,--version-script=$(top_srcdir)/backends/plugin.map'
+  AC_SUBST([FERRUM_LINK_FLAGS])
+  AC_SUBST([FERRUM_PLUGIN_LDFLAGS])
+])
+
+dnl FERRUM_SANITIZERS: --enable-sanitizers=address,undefined or =thread. The flag goes into CFLAGS,
+dnl so that no target escapes it. A sanitized shared object leaves the runtime's symbols to the
+dnl executable, so -z,defs goes. Call it last: configure's own tests need no sanitizer.
 AC_DEFUN([FERRUM_SANITIZERS], [
   AC_ARG_ENABLE([sanitizers],
     [AS_HELP_STRING([--enable-sanitizers=LIST], [build with -fsanitize=LIST])],
     [], [enable_sanitizers=no])
   AS_IF([test "x$enable_sanitizers" != xno], [
-    FERRUM_SAN_FLAGS="-fsanitize=$enable_sanitizers -fno-omit-frame-pointer -fno-sanitize-recover=undefined"
-    FERRUM_CFLAGS="$FERRUM_CFLAGS $FERRUM_SAN_FLAGS"
+    CFLAGS="$CFLAGS -fsanitize=$enable_sanitizers -fno-sanitize-recover=all -fno-omit-frame-pointer"
+    FERRUM_LINK_FLAGS="-Wl,-z,relro,-z,now"
   ])
   AM_CONDITIONAL([FERRUM_SANITIZED], [test "x$enable_sanitizers" != xno])
-  AC_SUBST([FERRUM_SAN_FLAGS])
 ])
