@@ -81,7 +81,8 @@ typedef struct ferrum_vector_ops {
     void (*silu_mul)(const float *gate, const float *up, float *out, size_t n);
     /** out = x * w / sqrt(mean(x^2) + eps); out may be x */
     void (*rms_norm)(const float *x, const float *w, float eps, float *out, size_t n);
-    /** x = exp(x - max(x)); returns the sum of the new values; n > 0, x finite or -inf */
+    /** x = exp(x - max(x)); returns the sum of the new values; n > 0, x finite or -inf;
+     *  where all are -inf, all become 0 */
     float (*exp_sum)(float *x, size_t n);
     void (*add)(float *y, const float *x, size_t n); /**< y += x */
     void (*scale)(float s, float *y, size_t n);      /**< y *= s */
@@ -91,6 +92,7 @@ typedef struct ferrum_vector_ops {
 typedef struct ferrum_matmul_entry {
     ferrum_weight_format_t format;
     ferrum_matmul_fn *matmul;
+    ferrum_dequant_fn *dequant; /**< this set's decoder: the same bits as ferrum_kernel_dequant()'s */
 } ferrum_matmul_entry_t;
 
 /** Everything one ISA offers. A format missing here is taken from the next lower set. */

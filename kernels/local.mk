@@ -1,1 +1,34 @@
 # SPDX-License-Identifier: MIT
+# One convenience library per ISA, each with only its own flags, so that no instruction of a wider ISA
+# can end up in code that runs before the processor is known. libferrum-kernels.la is what users link.
+noinst_LTLIBRARIES += kernels/libferrum-kernels-scalar.la kernels/libferrum-kernels.la
+
+kernels_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir)
+
+kernels_libferrum_kernels_scalar_la_CPPFLAGS = $(kernels_cppflags)
+kernels_libferrum_kernels_scalar_la_SOURCES = \
+	kernels/kernels.h \
+	kernels/set.h \
+	kernels/scalar/convert.h \
+	kernels/scalar/scalar.h \
+	kernels/scalar/dequant_float_scalar.c \
+	kernels/scalar/dequant_iq4_scalar.c \
+	kernels/scalar/dequant_k_scalar.c \
+	kernels/scalar/dequant_legacy_scalar.c \
+	kernels/scalar/matmul_blocks_scalar.c \
+	kernels/scalar/matmul_gptq_scalar.c \
+	kernels/scalar/set_scalar.c \
+	kernels/scalar/vector_scalar.c
+
+kernels_libferrum_kernels_la_CPPFLAGS = $(kernels_cppflags)
+kernels_libferrum_kernels_la_SOURCES = kernels/select.c
+kernels_libferrum_kernels_la_LIBADD = kernels/libferrum-kernels-scalar.la -lm
+
+if FERRUM_X86
+kernels_libferrum_kernels_la_SOURCES += kernels/x86/cpu_features_x86.c
+endif
+
+if FERRUM_ARM
+kernels_libferrum_kernels_la_CPPFLAGS += -DFERRUM_HAVE_ARM
+kernels_libferrum_kernels_la_SOURCES += kernels/arm/cpu_features_arm.c
+endif
