@@ -8,8 +8,12 @@ AC_DEFUN([FERRUM_WARNINGS], [
   FERRUM_CFLAGS="-std=c11 -fvisibility=hidden -fno-strict-aliasing -ffp-contract=off"
   FERRUM_CFLAGS="$FERRUM_CFLAGS -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes"
   FERRUM_CFLAGS="$FERRUM_CFLAGS -Wmissing-prototypes -Wvla -Wformat=2 -Wno-unused-parameter"
-  AS_IF([test "x$enable_werror" = xyes], [FERRUM_CFLAGS="$FERRUM_CFLAGS -Werror"])
+  AS_IF([test "x$enable_werror" = xyes],
+    [FERRUM_CFLAGS="$FERRUM_CFLAGS -Werror"
+     SANITIZE_ARGS=--enable-werror],
+    [SANITIZE_ARGS=])
   AC_SUBST([FERRUM_CFLAGS])
+  AC_SUBST([SANITIZE_ARGS])
 ])
 
 dnl FERRUM_ISA: which kernel libraries this host processor family can have. Each is compiled with

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 
-# What every test may rely on. CC and CXX are for the scripts that compile something.
+# What every test may rely on. CC is for the scripts that compile something.
 AM_TESTS_ENVIRONMENT = \
 	FERRUM_TEST_SRCDIR='$(abs_top_srcdir)'; export FERRUM_TEST_SRCDIR; \
 	FERRUM_TEST_BUILDDIR='$(abs_top_builddir)'; export FERRUM_TEST_BUILDDIR; \
@@ -10,3 +10,52 @@ AM_TESTS_ENVIRONMENT = \
 	CK_DEFAULT_TIMEOUT=300; export CK_DEFAULT_TIMEOUT;
 SH_LOG_COMPILER = $(SHELL)
 
+# Rules about the tree itself. They do not depend on how it is compiled, so once is enough.
+TREE_CHECKS = \
+	tests/checks/cppcheck.sh \
+	tests/checks/doc-density.sh \
+	tests/checks/env-table.sh \
+	tests/checks/format.sh \
+	tests/checks/headers.sh \
+	tests/checks/hygiene.sh \
+	tests/checks/includes.sh \
+	tests/checks/offsets.sh \
+	tests/checks/spdx.sh \
+	tests/checks/symbols.sh
+dist_check_SCRIPTS += $(TREE_CHECKS)
+if !FERRUM_SANITIZED
+TESTS += $(TREE_CHECKS)
+endif
+EXTRA_DIST += tests/checks/cppcheck.suppress tests/checks/installed.sh
+
+# `make check-san` repeats the tests under AddressSanitizer and UndefinedBehaviorSanitizer, and
+# those in THREADED_TESTS under ThreadSanitizer, each in a build directory next to this one.
+SANITIZE = FERRUM_TEST_SRCDIR='$(abs_top_srcdir)' MAKE='$(MAKE)' $(SHELL) \
+	'$(srcdir)/tests/sanitize.sh'
+check-san: check-asan check-tsan
+check-asan:
+	+$(SANITIZE) asan '$(abs_top_builddir)-asan' $(SANITIZE_ARGS)
+check-tsan:
+	+$(SANITIZE) tsan '$(abs_top_builddir)-tsan' $(SANITIZE_ARGS)
+check-threaded: all $(THREADED_TESTS)
+	$(MAKE) check-TESTS TESTS='$(THREADED_TESTS)'
+EXTRA_DIST += tests/sanitize.sh
+
+# Install into a scratch directory and use Ferrum from there, as a stranger would.
+check-installed: all
+	rm -rf tests/installed
+	$(MAKE) install DESTDIR='$(abs_top_builddir)/tests/installed' >/dev/null
+	$(MAKE) installcheck DESTDIR='$(abs_top_builddir)/tests/installed'
+installcheck-local:
+	@$(MKDIR_P) tests/checks
+	$(AM_TESTS_ENVIRONMENT) \
+	bindir='$(DESTDIR)$(bindir)' libdir='$(DESTDIR)$(libdir)' \
+	PKG_CONFIG_PATH='$(DESTDIR)$(pkgconfigdir)' PKG_CONFIG_SYSROOT_DIR='$(DESTDIR)' \
+	$(SHELL) '$(top_srcdir)/build-aux/test-driver' --test-name tests/checks/installed.sh \
+		--log-file tests/checks/installed.log --trs-file tests/checks/installed.trs -- \
+		$(SHELL) '$(srcdir)/tests/checks/installed.sh'
+clean-local:
+	rm -rf tests/installed
+CLEANFILES += tests/checks/installed.log tests/checks/installed.trs
+
+.PHONY: check-san check-asan check-tsan check-threaded check-installed

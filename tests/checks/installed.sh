@@ -1,0 +1,25 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Use an installed Ferrum as a stranger would: compile the examples against ferrum.pc and run them.
+# bindir and libdir are where it was installed, DESTDIR included; run by `make installcheck`.
+set -eu
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+LD_LIBRARY_PATH=$libdir${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+FERRUM_PLUGIN_PATH=$libdir/ferrum
+export LD_LIBRARY_PATH FERRUM_PLUGIN_PATH
+PKG_CONFIG_ALLOW_SYSTEM_CFLAGS=1
+PKG_CONFIG_ALLOW_SYSTEM_LIBS=1
+export PKG_CONFIG_ALLOW_SYSTEM_CFLAGS PKG_CONFIG_ALLOW_SYSTEM_LIBS
+
+pkg-config --modversion ferrum
+for source in "$FERRUM_TEST_SRCDIR"/docs/examples/*.c; do
+    example=$work/$(basename "$source" .c)
+    # shellcheck disable=SC2046 # lists of flags
+    ${CC:-cc} -std=c11 "$source" $(pkg-config --cflags ferrum) -o "$example" $(pkg-config --libs ferrum) -lm
+    echo "+ ${example##*/}"
+    "$example"
+done
+"$bindir/ferrum" info
+"$bindir/ferrum" generate -m "$FERRUM_TEST_SRCDIR/models/tiny-qwen3moe-q4_k.gguf" -p 'In the' -n 4 \
+    --temperature 0

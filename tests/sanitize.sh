@@ -1,0 +1,45 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Build Ferrum with sanitizers beside the main build and run its tests there.
+# Usage: sanitize.sh asan|tsan BUILD_DIR [CONFIGURE_ARGUMENT]...
+# The top of the source tree is FERRUM_TEST_SRCDIR, make is MAKE.
+set -eu
+kind=$1
+dir=$2
+shift 2
+src=$FERRUM_TEST_SRCDIR
+
+case $kind in
+asan) list=address,undefined ;;
+tsan) list=thread ;;
+esac
+
+mkdir -p "$dir"
+cd "$dir"
+
+# Some kernels and containers cannot run a sanitized program at all; that is a skip, not a failure.
+cat >sanitizer-works.c <<'EOF'
+int main(void)
+{
+    return 0;
+}
+EOF
+if ! "$src/build-aux/test-driver" --test-name "sanitizer-works ($kind)" \
+    --log-file sanitizer-works.log --trs-file sanitizer-works.trs -- \
+    sh -c "${CC:-gcc} -fsanitize=$list sanitizer-works.c -o sanitizer-works && ./sanitizer-works || exit 77"; then
+    exit 1
+fi
+if grep -q '^:test-result: SKIP' sanitizer-works.trs; then
+    cat sanitizer-works.log
+    exit 0
+fi
+
+if [ ! -f config.status ] || [ "$(cat configured-with 2>/dev/null)" != "$*" ]; then
+    "$src/configure" --quiet --enable-sanitizers="$list" "$@" CFLAGS='-O1 -g'
+    printf '%s\n' "$*" >configured-with
+fi
+
+if [ "$kind" = asan ]; then
+    exec $MAKE check
+fi
+exec $MAKE check-threaded
