@@ -59,3 +59,5 @@ clean-local:
 CLEANFILES += tests/checks/installed.log tests/checks/installed.trs
 
 .PHONY: check-san check-asan check-tsan check-threaded check-installed
+
+include tests/support/local.mk
