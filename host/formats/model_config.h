@@ -11,7 +11,7 @@
 #ifndef FERRUM_HOST_MODEL_CONFIG_H
 #define FERRUM_HOST_MODEL_CONFIG_H
 
-#include <ferrum/types.h>
+#include <ferrum/quant_llm.h>
 #include <stdbool.h>
 
 #include "host/formats/gguf.h"
@@ -24,13 +24,6 @@
 #define FERRUM_MODEL_MAX_EXPERTS (1u << 16)
 #define FERRUM_MODEL_MAX_EOS_TOKENS 16
 #define FERRUM_MODEL_ARCHITECTURE_BYTES 32
-
-/** What a stored GPTQ zero code means. */
-typedef enum ferrum_zero_convention {
-    FERRUM_ZERO_STORED_MINUS_ONE, /**< zero = code + 1: `checkpoint_format` "gptq", the common one
-                                   */
-    FERRUM_ZERO_STORED,           /**< zero = code: `checkpoint_format` "gptq_v2" */
-} ferrum_zero_convention_t;
 
 /** How the linear layers of a GPTQ checkpoint were quantised. */
 typedef struct ferrum_gptq_config {
