@@ -16,7 +16,6 @@ extern "C" {
 #endif
 
 typedef struct ferrum_model ferrum_model_t;
-typedef struct ferrum_tokenizer ferrum_tokenizer_t;
 
 /** Progress while loading: @p done of @p total bytes; return non-zero to cancel. */
 typedef int ferrum_progress_fn(void *arg, uint64_t done, uint64_t total);
@@ -64,8 +63,6 @@ FERRUM_API void ferrum_model_free(ferrum_model_t *model);
 FERRUM_API ferrum_status_t ferrum_model_get_info(const ferrum_model_t *model,
                                                  ferrum_model_info_t *out_info,
                                                  ferrum_error_t *err);
-/** The model's tokenizer, owned by the model; NULL when its files have none. */
-FERRUM_API const ferrum_tokenizer_t *ferrum_model_tokenizer(const ferrum_model_t *model);
 /** Whether @p token ends a generation (eos and the like). */
 FERRUM_API int ferrum_model_is_end(const ferrum_model_t *model, uint32_t token);
 
@@ -97,26 +94,25 @@ FERRUM_API void ferrum_model_release(ferrum_model_t *model, uint64_t id);
 /** Forget all requests. */
 FERRUM_API void ferrum_model_reset(ferrum_model_t *model);
 
-/* ---- text ---- */
+/* ---- text, with the tokenizer of the model's own files ---- */
 
 /**
  * Text to tokens. @p text is UTF-8, @p text_bytes long.
  * @param parse_special non-zero: special tokens written in the text become their ids
- * @param out_tokens  at least @p capacity entries; @p out_count gets the number needed, also when
- *                    it exceeds capacity (then FERRUM_RESOURCE_EXHAUSTED)
+ * @param out_tokens at least @p capacity entries
+ * @param out_count  the number of tokens; also written with FERRUM_RESOURCE_EXHAUSTED, which says
+ *                   that capacity is too small
+ * Errors: INVALID_INPUT (not UTF-8), NOT_FOUND (the files have no tokenizer).
  * [any-thread] Since 1.0.
  */
-FERRUM_API ferrum_status_t ferrum_tokenizer_encode(const ferrum_tokenizer_t *tokenizer,
-                                                   const char *text, size_t text_bytes,
-                                                   int parse_special, uint32_t *out_tokens,
-                                                   size_t capacity, size_t *out_count,
-                                                   ferrum_error_t *err);
-/** Bytes of one token (not necessarily whole characters); NULL for an unknown id.
- *  [any-thread] Since 1.0. */
-FERRUM_API const char *ferrum_tokenizer_piece(const ferrum_tokenizer_t *tokenizer, uint32_t token,
-                                              size_t *out_bytes);
-/** Number of ids. [any-thread] Since 1.0. */
-FERRUM_API uint32_t ferrum_tokenizer_vocab(const ferrum_tokenizer_t *tokenizer);
+FERRUM_API ferrum_status_t ferrum_model_encode(const ferrum_model_t *model, const char *text,
+                                               size_t text_bytes, int parse_special,
+                                               uint32_t *out_tokens, size_t capacity,
+                                               size_t *out_count, ferrum_error_t *err);
+/** Bytes of one token (not necessarily whole characters, not terminated); NULL for an unknown id
+ *  or without a tokenizer. [any-thread] Since 1.0. */
+FERRUM_API const char *ferrum_model_token_bytes(const ferrum_model_t *model, uint32_t token,
+                                                size_t *out_bytes);
 
 /* ---- generation ---- */
 
