@@ -54,6 +54,7 @@ installcheck-local:
 	$(SHELL) '$(top_srcdir)/build-aux/test-driver' --test-name tests/checks/installed.sh \
 		--log-file tests/checks/installed.log --trs-file tests/checks/installed.trs -- \
 		$(SHELL) '$(srcdir)/tests/checks/installed.sh'
+	@grep -q '^:test-result: PASS' tests/checks/installed.trs || { cat tests/checks/installed.log; exit 1; }
 clean-local:
 	rm -rf tests/installed
 CLEANFILES += tests/checks/installed.log tests/checks/installed.trs
