@@ -31,16 +31,16 @@ typedef struct ferrum_timer ferrum_timer_t;     /**< two points and the time bet
 
 /** Capability bits of ferrum_device_info_t.caps. */
 enum {
-    FERRUM_CAP_HOST_WRAP = 1u << 0,          /**< buffer_wrap_host works */
-    FERRUM_CAP_GRAPH = 1u << 1,              /**< graph capture and replay */
-    FERRUM_CAP_PAGED_KV = 1u << 2,           /**< paged KV ops */
-    FERRUM_CAP_PAGED_KV_VLLM = 1u << 3,      /**< paged KV in FERRUM_KV_LAYOUT_VLLM too */
-    FERRUM_CAP_VARLEN_QKV = 1u << 4,         /**< mixed batches in one launch */
-    FERRUM_CAP_BATCHED_DECODE = 1u << 5,     /**< the shared decode pass for several requests */
-    FERRUM_CAP_MOE_GATE_UP_SILU = 1u << 6,   /**< gemv_moe_id_gate_up_silu is one fused kernel */
-    FERRUM_CAP_MOE_GEMV_BATCHED = 1u << 7,   /**< gemv_moe_id_batched */
+    FERRUM_CAP_HOST_WRAP = 1u << 0,        /**< buffer_wrap_host works */
+    FERRUM_CAP_GRAPH = 1u << 1,            /**< graph capture and replay */
+    FERRUM_CAP_PAGED_KV = 1u << 2,         /**< paged KV ops */
+    FERRUM_CAP_PAGED_KV_VLLM = 1u << 3,    /**< paged KV in FERRUM_KV_LAYOUT_VLLM too */
+    FERRUM_CAP_VARLEN_QKV = 1u << 4,       /**< mixed batches in one launch */
+    FERRUM_CAP_BATCHED_DECODE = 1u << 5,   /**< the shared decode pass for several requests */
+    FERRUM_CAP_MOE_GATE_UP_SILU = 1u << 6, /**< gemv_moe_id_gate_up_silu is one fused kernel */
+    FERRUM_CAP_MOE_GEMV_BATCHED = 1u << 7, /**< gemv_moe_id_batched */
     FERRUM_CAP_MOE_GATE_UP_SILU_BATCHED = 1u << 8,
-    FERRUM_CAP_DEVICE_ROUTE = 1u << 9        /**< routing, plan and alignment run on the device */
+    FERRUM_CAP_DEVICE_ROUTE = 1u << 9 /**< routing, plan and alignment run on the device */
 };
 
 /** Facts about an open device. */
@@ -77,8 +77,8 @@ typedef struct ferrum_buffer_info {
     ferrum_head_t head;
     ferrum_dtype_t dtype;
     uint32_t reserved;
-    uint64_t count;  /**< elements */
-    void *host_ptr;  /**< address when the memory can be read by the host, else NULL */
+    uint64_t count; /**< elements */
+    void *host_ptr; /**< address when the memory can be read by the host, else NULL */
 } ferrum_buffer_info_t;
 
 /** Frozen least size of ferrum_buffer_info_t. */
@@ -87,10 +87,10 @@ typedef struct ferrum_buffer_info {
 /** Counters of a context since it was made: what a steady-state step must keep flat. */
 typedef struct ferrum_context_stats {
     ferrum_head_t head;
-    uint64_t launches;     /**< kernels or parallel regions started */
-    uint64_t syncs;        /**< times the host waited for the device */
-    uint64_t allocations;  /**< allocations of host or device memory */
-    uint64_t copies;       /**< copies between host and device */
+    uint64_t launches;    /**< kernels or parallel regions started */
+    uint64_t syncs;       /**< times the host waited for the device */
+    uint64_t allocations; /**< allocations of host or device memory */
+    uint64_t copies;      /**< copies between host and device */
     uint64_t graph_replays;
 } ferrum_context_stats_t;
 
@@ -100,7 +100,7 @@ typedef struct ferrum_context_stats {
 /** Attention geometry. */
 typedef struct ferrum_attn_config {
     ferrum_head_t head;
-    uint32_t num_heads;      /**< query heads; a multiple of num_kv_heads */
+    uint32_t num_heads; /**< query heads; a multiple of num_kv_heads */
     uint32_t num_kv_heads;
     uint32_t head_dim;
     uint32_t causal;         /**< non-zero: query i sees keys up to its own position */
@@ -116,11 +116,11 @@ typedef struct ferrum_attn_config {
 /** What qk_norm_rope does to a head vector. */
 typedef uint32_t ferrum_rope_mode_t;
 enum {
-    FERRUM_ROPE_NONE = 0,        /**< transpose only */
-    FERRUM_ROPE_NORM_HALF = 1,   /**< RMS norm per head, then half-split rotation (Qwen3) */
-    FERRUM_ROPE_HALF = 2,        /**< half-split rotation: y[i] = x[i]c - x[i+d/2]s,
-                                      y[i+d/2] = x[i+d/2]c + x[i]s */
-    FERRUM_ROPE_INTERLEAVED = 3  /**< rotation of pairs (2i, 2i+1), no norm */
+    FERRUM_ROPE_NONE = 0,       /**< transpose only */
+    FERRUM_ROPE_NORM_HALF = 1,  /**< RMS norm per head, then half-split rotation (Qwen3) */
+    FERRUM_ROPE_HALF = 2,       /**< half-split rotation: y[i] = x[i]c - x[i+d/2]s,
+                                     y[i+d/2] = x[i+d/2]c + x[i]s */
+    FERRUM_ROPE_INTERLEAVED = 3 /**< rotation of pairs (2i, 2i+1), no norm */
 };
 
 /** Rotation and norm parameters shared by the ops that prepare q and k. */
@@ -156,7 +156,7 @@ typedef struct ferrum_paged_kv {
     ferrum_buffer_t *pool_k; /**< act */
     ferrum_buffer_t *pool_v; /**< act */
     uint32_t num_blocks;
-    uint32_t block_size;     /**< positions per block, normally 16 */
+    uint32_t block_size; /**< positions per block, normally 16 */
     uint32_t num_kv_heads;
     uint32_t head_dim;
     ferrum_kv_layout_t layout;
@@ -213,8 +213,8 @@ typedef struct ferrum_backend_ops {
      *  [one-per-context] Since 1.0. */
     ferrum_status_t (*context_sync_before_readback)(ferrum_context_t *ctx, ferrum_error_t *err);
     /** Counters; head of @p out_stats is set by the caller. [one-per-context] Since 1.0. */
-    ferrum_status_t (*context_stats)(const ferrum_context_t *ctx,
-                                     ferrum_context_stats_t *out_stats, ferrum_error_t *err);
+    ferrum_status_t (*context_stats)(const ferrum_context_t *ctx, ferrum_context_stats_t *out_stats,
+                                     ferrum_error_t *err);
 
     /* ---- events and timers ---- */
 
@@ -244,8 +244,7 @@ typedef struct ferrum_backend_ops {
                                         ferrum_error_t *err);
     /** Milliseconds from start to end, waiting for the end; 0.0 when either was not recorded.
      *  [any-thread] Since 1.0. */
-    ferrum_status_t (*timer_elapsed_ms)(ferrum_timer_t *timer, double *out_ms,
-                                        ferrum_error_t *err);
+    ferrum_status_t (*timer_elapsed_ms)(ferrum_timer_t *timer, double *out_ms, ferrum_error_t *err);
     /** Free a timer; NULL is ignored. [any-thread] Since 1.0. */
     void (*timer_free)(ferrum_timer_t *timer);
 
@@ -358,10 +357,10 @@ typedef struct ferrum_backend_ops {
                                             uint32_t intermediate, ferrum_error_t *err);
     /** Same, reading from row @p in_row on and writing from row @p out_row on. */
     ferrum_status_t (*fused_silu_mul_split_strided)(ferrum_context_t *ctx,
-                                                    const ferrum_buffer_t *gate_up,
-                                                    uint64_t in_row, ferrum_buffer_t *out,
-                                                    uint64_t out_row, uint32_t tokens,
-                                                    uint32_t intermediate, ferrum_error_t *err);
+                                                    const ferrum_buffer_t *gate_up, uint64_t in_row,
+                                                    ferrum_buffer_t *out, uint64_t out_row,
+                                                    uint32_t tokens, uint32_t intermediate,
+                                                    ferrum_error_t *err);
     /** Token-major in [tokens, heads, head_dim] to head-major out [heads, tokens, head_dim], with
      *  norm and rotation by @p rope->mode. The norm weight is rope->q_norm; row t is rotated by
      *  position `pos + t`. */
@@ -380,9 +379,9 @@ typedef struct ferrum_backend_ops {
      *  positions cache_len .. cache_len+tokens. */
     ferrum_status_t (*split_qkv_norm_rope_into_cache)(
         ferrum_context_t *ctx, const ferrum_buffer_t *qkv, const ferrum_rope_t *rope,
-        ferrum_buffer_t *q_out, ferrum_buffer_t *cache_k, ferrum_buffer_t *cache_v,
-        uint32_t tokens, uint32_t q_heads, uint32_t kv_heads, uint32_t head_dim, uint32_t pos,
-        uint32_t cache_len, uint32_t cache_capacity, ferrum_error_t *err);
+        ferrum_buffer_t *q_out, ferrum_buffer_t *cache_k, ferrum_buffer_t *cache_v, uint32_t tokens,
+        uint32_t q_heads, uint32_t kv_heads, uint32_t head_dim, uint32_t pos, uint32_t cache_len,
+        uint32_t cache_capacity, ferrum_error_t *err);
     /** Write new_k, new_v [kv_heads, count, head_dim] at positions len .. len+count of caches
      *  [kv_heads, capacity, head_dim]; the caller tracks len. */
     ferrum_status_t (*kv_cache_append_head_major)(ferrum_context_t *ctx, ferrum_buffer_t *cache_k,
@@ -415,8 +414,8 @@ typedef struct ferrum_backend_ops {
                                 ferrum_error_t *err);
     /** Index of the largest of each row of act [m,n]; the lowest index wins a tie; NaN loses to
      *  every number. out_ids: host u32 [m]; waits for the context. */
-    ferrum_status_t (*argmax_rows)(ferrum_context_t *ctx, const ferrum_buffer_t *logits,
-                                   uint32_t m, uint32_t n, uint32_t *out_ids, ferrum_error_t *err);
+    ferrum_status_t (*argmax_rows)(ferrum_context_t *ctx, const ferrum_buffer_t *logits, uint32_t m,
+                                   uint32_t n, uint32_t *out_ids, ferrum_error_t *err);
     /** Same over ids whose mask bit is set: mask u32 [ceil(n/32)], bit i%32 of word i/32, shared by
      *  all rows. INVALID_INPUT when no bit below n is set. */
     ferrum_status_t (*argmax_rows_masked)(ferrum_context_t *ctx, const ferrum_buffer_t *logits,

@@ -95,8 +95,8 @@ typedef struct ferrum_executor {
 /** Everything a plugin may use. Lives at least as long as the plugin is loaded. */
 typedef struct ferrum_host {
     ferrum_head_t head;
-    uint32_t abi_minor;     /**< minor that the host was built with */
-    uint32_t abi_minor_min; /**< least minor that it accepts from a plugin */
+    uint32_t abi_minor;                  /**< minor that the host was built with */
+    uint32_t abi_minor_min;              /**< least minor that it accepts from a plugin */
     const ferrum_allocator_t *allocator; /**< never NULL */
     const ferrum_logger_t *logger;       /**< never NULL */
     void *self;                          /**< first argument of the functions below */

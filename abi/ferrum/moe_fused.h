@@ -36,10 +36,10 @@ enum {
 typedef struct ferrum_routing {
     ferrum_head_t head;
     ferrum_score_function_t score_function;
-    uint32_t renormalise;   /**< non-zero: divide the k weights by their sum */
-    float scale;            /**< multiplies the final weights; 0 means 1 */
-    uint32_t num_groups;    /**< experts fall into this many equal groups; 0 or 1: no groups */
-    uint32_t topk_groups;   /**< groups that stay eligible */
+    uint32_t renormalise; /**< non-zero: divide the k weights by their sum */
+    float scale;          /**< multiplies the final weights; 0 means 1 */
+    uint32_t num_groups;  /**< experts fall into this many equal groups; 0 or 1: no groups */
+    uint32_t topk_groups; /**< groups that stay eligible */
     uint32_t reserved;
     const ferrum_buffer_t *selection_bias; /**< f32 [E] added to scores for selection only */
 } ferrum_routing_t;
@@ -82,9 +82,9 @@ enum {
  */
 typedef struct ferrum_expert_weights {
     ferrum_head_t head;
-    const ferrum_gguf_weights_t *gguf;      /**< slab, or NULL */
-    const ferrum_gptq_t *const *gptq;       /**< [local_experts] matrices, or NULL */
-    const float *bias;                      /**< host f32 [local_experts, rows], or NULL */
+    const ferrum_gguf_weights_t *gguf; /**< slab, or NULL */
+    const ferrum_gptq_t *const *gptq;  /**< [local_experts] matrices, or NULL */
+    const float *bias;                 /**< host f32 [local_experts, rows], or NULL */
 } ferrum_expert_weights_t;
 
 /** Frozen least size of ferrum_expert_weights_t. */
@@ -93,11 +93,11 @@ typedef struct ferrum_expert_weights {
 /** One layer's routed experts. gate, up: [I,h]; down: [h,I]. Roles may differ in format. */
 typedef struct ferrum_expert_ffn_desc {
     ferrum_head_t head;
-    uint32_t hidden;          /**< h */
-    uint32_t intermediate;    /**< I */
-    uint32_t num_experts;     /**< E: range of ids in forward */
-    uint32_t first_expert;    /**< first expert held here (expert parallelism) */
-    uint32_t local_experts;   /**< experts held here; 0 means all E */
+    uint32_t hidden;        /**< h */
+    uint32_t intermediate;  /**< I */
+    uint32_t num_experts;   /**< E: range of ids in forward */
+    uint32_t first_expert;  /**< first expert held here (expert parallelism) */
+    uint32_t local_experts; /**< experts held here; 0 means all E */
     ferrum_precision_t precision;
     const ferrum_expert_weights_t *gate;
     const ferrum_expert_weights_t *up;
@@ -139,7 +139,7 @@ typedef struct ferrum_expert_ffn_args {
     ferrum_buffer_t *out;           /**< act [tokens,h] */
     uint32_t tokens;
     uint32_t top_k;
-    uint32_t flags;                 /**< FERRUM_FFN_* */
+    uint32_t flags; /**< FERRUM_FFN_* */
     uint32_t reserved;
 } ferrum_expert_ffn_args_t;
 
@@ -163,8 +163,7 @@ typedef struct ferrum_moe_fused_ops {
     ferrum_status_t (*upload_moe_routing)(ferrum_context_t *ctx, const int32_t *sorted,
                                           uint32_t sorted_count, const int32_t *expert_ids,
                                           uint32_t block_count, int32_t past_padded,
-                                          const ferrum_moe_routing_t *routing,
-                                          ferrum_error_t *err);
+                                          const ferrum_moe_routing_t *routing, ferrum_error_t *err);
     /**
      * Top-k routing. logits act or f32 [batch,E]; out_ids i32 [batch,top_k]; out_weights f32
      * [batch,top_k] in descending order of score; ties go to the lower expert. f32 arithmetic.
@@ -193,13 +192,10 @@ typedef struct ferrum_moe_fused_ops {
      * [E+1] out. An id outside [0,E) gets -1 and no packed row; unused tail entries of
      * packed_token_idx are 0.
      */
-    ferrum_status_t (*moe_build_pairs_by_token)(ferrum_context_t *ctx,
-                                                const ferrum_buffer_t *expert_ids,
-                                                ferrum_buffer_t *pairs_by_token,
-                                                ferrum_buffer_t *packed_token_idx,
-                                                ferrum_buffer_t *expert_offsets, uint32_t pairs,
-                                                uint32_t num_experts, uint32_t top_k,
-                                                ferrum_error_t *err);
+    ferrum_status_t (*moe_build_pairs_by_token)(
+        ferrum_context_t *ctx, const ferrum_buffer_t *expert_ids, ferrum_buffer_t *pairs_by_token,
+        ferrum_buffer_t *packed_token_idx, ferrum_buffer_t *expert_offsets, uint32_t pairs,
+        uint32_t num_experts, uint32_t top_k, ferrum_error_t *err);
     /**
      * Pad each expert's rows to a multiple of block_size. sorted i32 [sorted_max] gets *packed
      * rows* and the sentinel P; block_ids i32 [sorted_max/block_size] the expert of each block
@@ -232,13 +228,11 @@ typedef struct ferrum_moe_fused_ops {
     /** `out = silu(gate) * up`, all act [pairs, intermediate]. */
     ferrum_status_t (*silu_mul_batched)(ferrum_context_t *ctx, const ferrum_buffer_t *gate,
                                         const ferrum_buffer_t *up, ferrum_buffer_t *out,
-                                        uint32_t pairs, uint32_t intermediate,
-                                        ferrum_error_t *err);
+                                        uint32_t pairs, uint32_t intermediate, ferrum_error_t *err);
     /** The decode shape of the same: [slots, intermediate]. */
     ferrum_status_t (*silu_mul_stacked)(ferrum_context_t *ctx, const ferrum_buffer_t *gate,
                                         const ferrum_buffer_t *up, ferrum_buffer_t *out,
-                                        uint32_t slots, uint32_t intermediate,
-                                        ferrum_error_t *err);
+                                        uint32_t slots, uint32_t intermediate, ferrum_error_t *err);
     /** `out[h] = sum_j w[j] * slots[j,h]`, overwriting; slots act [n,h], w f32 [n]. */
     ferrum_status_t (*weighted_sum_stacked)(ferrum_context_t *ctx, const ferrum_buffer_t *slots,
                                             const ferrum_buffer_t *weights, ferrum_buffer_t *out,
@@ -252,8 +246,8 @@ typedef struct ferrum_moe_fused_ops {
     /** The previous, then `normed_out = rms_norm(residual) * next_norm_w`. */
     ferrum_status_t (*weighted_sum_residual_norm_stacked)(
         ferrum_context_t *ctx, const ferrum_buffer_t *slots, const ferrum_buffer_t *weights,
-        ferrum_buffer_t *residual, const ferrum_buffer_t *next_norm_w,
-        ferrum_buffer_t *normed_out, uint32_t n, uint32_t hidden, float eps, ferrum_error_t *err);
+        ferrum_buffer_t *residual, const ferrum_buffer_t *next_norm_w, ferrum_buffer_t *normed_out,
+        uint32_t n, uint32_t hidden, float eps, ferrum_error_t *err);
     /** `out[t,:] = sum_j w[t,j] * slots[t,j,:]`, overwriting; slots act [batch,top_k,h], w f32
      *  [batch,top_k], out act [batch,h]. */
     ferrum_status_t (*weighted_sum_batched)(ferrum_context_t *ctx, const ferrum_buffer_t *slots,

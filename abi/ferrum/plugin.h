@@ -13,10 +13,11 @@
 extern "C" {
 #endif
 
-/** Interface ids for ferrum_plugin_t.get_interface. The number is the interface's own major. */
-#define FERRUM_INTERFACE_BACKEND "ferrum.backend/1"     /**< ferrum_backend_ops_t, backend.h */
-#define FERRUM_INTERFACE_QUANT_LLM "ferrum.quant_llm/1" /**< ferrum_quant_llm_ops_t, quant_llm.h */
-#define FERRUM_INTERFACE_MOE_FUSED "ferrum.moe_fused/1" /**< ferrum_moe_fused_ops_t, moe_fused.h */
+/** Interface ids for ferrum_plugin_t.get_interface. The number is the interface's own major.
+ *  The tables are ferrum_backend_ops_t, ferrum_quant_llm_ops_t and ferrum_moe_fused_ops_t. */
+#define FERRUM_INTERFACE_BACKEND "ferrum.backend/1"
+#define FERRUM_INTERFACE_QUANT_LLM "ferrum.quant_llm/1"
+#define FERRUM_INTERFACE_MOE_FUSED "ferrum.moe_fused/1"
 
 /** Name of the exported symbol. It carries the ABI major, so another major fails at dlsym. */
 #define FERRUM_PLUGIN_SYMBOL "ferrum_plugin_query_v1"
@@ -47,8 +48,8 @@ typedef struct ferrum_probe {
  */
 typedef struct ferrum_plugin {
     ferrum_head_t head;
-    uint32_t abi_minor;     /**< minor that the plugin was built with */
-    uint32_t abi_minor_min; /**< least host minor that it can work with */
+    uint32_t abi_minor;      /**< minor that the plugin was built with */
+    uint32_t abi_minor_min;  /**< least host minor that it can work with */
     const char *name;        /**< short, [a-z0-9-]+, the name used in FERRUM_BACKEND; static */
     const char *version;     /**< the plugin's own version; static */
     const char *description; /**< one line; static */

@@ -65,23 +65,23 @@ enum {
  */
 typedef struct ferrum_gptq {
     ferrum_head_t head;
-    uint32_t flags;            /**< FERRUM_WEIGHTS_* */
-    uint32_t bits;             /**< 4 or 8 */
-    uint32_t group_size;       /**< rows of K per group, divides K; 0: one group (per channel) */
+    uint32_t flags;      /**< FERRUM_WEIGHTS_* */
+    uint32_t bits;       /**< 4 or 8 */
+    uint32_t group_size; /**< rows of K per group, divides K; 0: one group (per channel) */
     ferrum_zero_convention_t zero_convention;
     uint32_t k;
     uint32_t n;
-    const int32_t *qweight;    /**< [k*bits/32, n] */
-    uint64_t qweight_count;    /**< elements, checked */
-    const int32_t *qzeros;     /**< [groups, n*bits/32]; NULL: symmetric, zero = 2^(bits-1) */
+    const int32_t *qweight; /**< [k*bits/32, n] */
+    uint64_t qweight_count; /**< elements, checked */
+    const int32_t *qzeros;  /**< [groups, n*bits/32]; NULL: symmetric, zero = 2^(bits-1) */
     uint64_t qzeros_count;
-    const void *scales;        /**< [groups, n] */
+    const void *scales; /**< [groups, n] */
     uint64_t scales_count;
     ferrum_dtype_t scales_dtype; /**< f32, f16 or bf16 */
     uint32_t reserved;
-    const int32_t *g_idx;      /**< [k], each in [0, groups); NULL: k / group_size */
+    const int32_t *g_idx; /**< [k], each in [0, groups); NULL: k / group_size */
     uint64_t g_idx_count;
-    const float *bias;         /**< f32 [n] or NULL */
+    const float *bias; /**< f32 [n] or NULL */
 } ferrum_gptq_t;
 
 /** Frozen least size of ferrum_gptq_t. */
@@ -117,14 +117,14 @@ typedef struct ferrum_problem {
     uint32_t experts;
     uint32_t top_k;
     ferrum_dtype_t activation_dtype;
-    uint32_t score_function;            /**< ferrum_score_function_t, moe_fused.h */
-    uint32_t activation;                /**< ferrum_activation_kind_t, moe_fused.h */
+    uint32_t score_function; /**< ferrum_score_function_t, moe_fused.h */
+    uint32_t activation;     /**< ferrum_activation_kind_t, moe_fused.h */
     uint32_t has_bias;
     uint32_t head_dim;
-    uint32_t block_size;                /**< of alignment or of the KV pool */
+    uint32_t block_size; /**< of alignment or of the KV pool */
     ferrum_kv_layout_t kv_layout;
-    uint32_t num_groups;                /**< routing groups */
-    uint32_t precision;                 /**< ferrum_precision_t, moe_fused.h */
+    uint32_t num_groups; /**< routing groups */
+    uint32_t precision;  /**< ferrum_precision_t, moe_fused.h */
 } ferrum_problem_t;
 
 /** Frozen least size of ferrum_problem_t. */
@@ -138,8 +138,8 @@ typedef struct ferrum_linear_info {
     uint32_t in_features;  /**< K */
     uint32_t out_features; /**< N */
     ferrum_weight_format_t format;
-    uint32_t bits;         /**< GPTQ code width, else 0 */
-    uint64_t bytes;        /**< memory held for the weights; 0 for a view or mapped weights */
+    uint32_t bits;  /**< GPTQ code width, else 0 */
+    uint64_t bytes; /**< memory held for the weights; 0 for a view or mapped weights */
 } ferrum_linear_info_t;
 
 /** Frozen least size of ferrum_linear_info_t. */
@@ -250,8 +250,8 @@ typedef struct ferrum_stacked_experts_ops {
                                             const ferrum_buffer_t *a, const ferrum_buffer_t *ids,
                                             const ferrum_buffer_t *tpe, ferrum_buffer_t *out,
                                             const ferrum_buffer_t *args, uint32_t ne11,
-                                            uint32_t top_k, uint32_t max_per_expert,
-                                            uint32_t batch, ferrum_error_t *err);
+                                            uint32_t top_k, uint32_t max_per_expert, uint32_t batch,
+                                            ferrum_error_t *err);
 } ferrum_stacked_experts_ops_t;
 
 /** Frozen least size of ferrum_stacked_experts_ops_t. */
@@ -373,9 +373,8 @@ typedef struct ferrum_quant_llm_ops {
      * [any-thread] Since 1.0.
      */
     ferrum_status_t (*load_gptq_stacked)(ferrum_device_t *device,
-                                         const ferrum_gptq_t *const *experts,
-                                         uint32_t num_experts, ferrum_marlin_stack_t **out_stack,
-                                         ferrum_error_t *err);
+                                         const ferrum_gptq_t *const *experts, uint32_t num_experts,
+                                         ferrum_marlin_stack_t **out_stack, ferrum_error_t *err);
     /** Grow the scratch that act-order gathers use to @p elements, so that a captured step does
      *  not allocate. [one-per-context] Since 1.0. */
     ferrum_status_t (*pregrow_gather_scratch)(ferrum_context_t *ctx, uint64_t elements,
@@ -433,14 +432,11 @@ typedef struct ferrum_quant_llm_ops {
      * [num_seqs], block_tables i32 [num_seqs, max_blocks_per_seq]; q_out token-major
      * [m_total, q_heads, head_dim]. [one-per-context] Since 1.0.
      */
-    ferrum_status_t (*paged_kv_write_varlen)(ferrum_context_t *ctx, const ferrum_buffer_t *qkv,
-                                             const ferrum_rope_t *rope, ferrum_buffer_t *q_out,
-                                             const ferrum_paged_kv_t *kv,
-                                             const ferrum_buffer_t *cu_seqlens,
-                                             const ferrum_buffer_t *pos_offsets,
-                                             const ferrum_buffer_t *block_tables,
-                                             uint32_t num_seqs, uint32_t m_total, uint32_t q_heads,
-                                             ferrum_error_t *err);
+    ferrum_status_t (*paged_kv_write_varlen)(
+        ferrum_context_t *ctx, const ferrum_buffer_t *qkv, const ferrum_rope_t *rope,
+        ferrum_buffer_t *q_out, const ferrum_paged_kv_t *kv, const ferrum_buffer_t *cu_seqlens,
+        const ferrum_buffer_t *pos_offsets, const ferrum_buffer_t *block_tables, uint32_t num_seqs,
+        uint32_t m_total, uint32_t q_heads, ferrum_error_t *err);
     /**
      * Attention of the newest q_len tokens. q_len 1: q, out [num_seqs, num_heads, head_dim], each
      * sequence sees context_lens[s] keys. q_len > 1: num_seqs must be 1, q and out head-major
@@ -461,26 +457,18 @@ typedef struct ferrum_quant_llm_ops {
      * @param max_kv_len upper bound of any sequence's keys (sizes scratch)
      * [one-per-context] Since 1.0.
      */
-    ferrum_status_t (*paged_varlen_attention)(ferrum_context_t *ctx, const ferrum_buffer_t *q,
-                                              const ferrum_paged_kv_t *kv, ferrum_buffer_t *out,
-                                              const ferrum_buffer_t *cu_seqlens,
-                                              const ferrum_buffer_t *pos_offsets,
-                                              const ferrum_buffer_t *block_tables,
-                                              uint32_t num_seqs, uint32_t total_q,
-                                              uint32_t max_kv_len,
-                                              const ferrum_attn_config_t *config,
-                                              ferrum_error_t *err);
+    ferrum_status_t (*paged_varlen_attention)(
+        ferrum_context_t *ctx, const ferrum_buffer_t *q, const ferrum_paged_kv_t *kv,
+        ferrum_buffer_t *out, const ferrum_buffer_t *cu_seqlens, const ferrum_buffer_t *pos_offsets,
+        const ferrum_buffer_t *block_tables, uint32_t num_seqs, uint32_t total_q,
+        uint32_t max_kv_len, const ferrum_attn_config_t *config, ferrum_error_t *err);
     /** One query per sequence with kv_lens i32 [num_seqs] keys each: q, out
      *  [num_seqs, num_heads, head_dim]. [one-per-context] Since 1.0. */
-    ferrum_status_t (*paged_batched_decode_attention)(ferrum_context_t *ctx,
-                                                      const ferrum_buffer_t *q,
-                                                      const ferrum_paged_kv_t *kv,
-                                                      ferrum_buffer_t *out,
-                                                      const ferrum_buffer_t *block_tables,
-                                                      const ferrum_buffer_t *kv_lens,
-                                                      uint32_t num_seqs, uint32_t max_kv_len,
-                                                      const ferrum_attn_config_t *config,
-                                                      ferrum_error_t *err);
+    ferrum_status_t (*paged_batched_decode_attention)(
+        ferrum_context_t *ctx, const ferrum_buffer_t *q, const ferrum_paged_kv_t *kv,
+        ferrum_buffer_t *out, const ferrum_buffer_t *block_tables, const ferrum_buffer_t *kv_lens,
+        uint32_t num_seqs, uint32_t max_kv_len, const ferrum_attn_config_t *config,
+        ferrum_error_t *err);
 } ferrum_quant_llm_ops_t;
 
 /** Frozen least size of ferrum_quant_llm_ops_t. */

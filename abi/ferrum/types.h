@@ -52,8 +52,10 @@ typedef struct ferrum_head {
     uint32_t version; /**< ABI minor of the writer */
 } ferrum_head_t;
 
+/* clang-format off */
 /** Initialiser for the head of a struct of type @p type. */
 #define FERRUM_HEAD(type) {(uint32_t)sizeof(type), FERRUM_ABI_MINOR}
+/* clang-format on */
 
 /** End offset of @p field in @p type: the size a struct must have to contain the field. */
 #define FERRUM_END_OF(type, field) (offsetof(type, field) + sizeof(((type *)0)->field))
@@ -62,8 +64,7 @@ typedef struct ferrum_head {
  * Whether @p ptr (a non-NULL `type *` from the other side) is large enough to hold @p field.
  * It says nothing about the value: a table entry may be there and NULL.
  */
-#define FERRUM_HAS(type, ptr, field) \
-    ((size_t)(ptr)->head.size >= FERRUM_END_OF(type, field))
+#define FERRUM_HAS(type, ptr, field) ((size_t)(ptr)->head.size >= FERRUM_END_OF(type, field))
 
 /**
  * Result of a call. Zero is success, errors are negative. Control flow may depend on these and on
@@ -72,24 +73,24 @@ typedef struct ferrum_head {
 typedef int32_t ferrum_status_t;
 enum {
     FERRUM_OK = 0,
-    FERRUM_INVALID_ARGUMENT = -1,    /**< the caller broke the contract (shape, NULL, dtype, range) */
-    FERRUM_INVALID_INPUT = -2,       /**< data is unusable: non-finite logits, expert id out of range */
-    FERRUM_UNSUPPORTED = -3,         /**< well-formed, but this backend does not do it; see reason */
-    FERRUM_OUT_OF_MEMORY = -4,       /**< an allocation failed; nothing changed */
-    FERRUM_RESOURCE_EXHAUSTED = -5,  /**< a bounded pool (KV blocks, sequences) is empty */
-    FERRUM_NOT_FOUND = -6,           /**< no such file, plugin, tensor, interface or request */
-    FERRUM_IO = -7,                  /**< the operating system failed a read, map or open */
-    FERRUM_CORRUPT = -8,             /**< a file contradicts its own format */
-    FERRUM_VERSION_MISMATCH = -9,    /**< ABI windows of host and plugin do not overlap */
-    FERRUM_BAD_PLUGIN = -10,         /**< a plugin violates the loader's rules */
-    FERRUM_PERMISSION = -11,         /**< refused by a security rule */
-    FERRUM_DEVICE_ERROR = -12,       /**< the device failed this call; the context stays usable */
-    FERRUM_DEVICE_LOST = -13,        /**< sticky: every later call on the context returns this */
-    FERRUM_NO_STACK = -14,           /**< the expert stack lacks the form that this path needs */
-    FERRUM_BUSY = -15,               /**< the object is in use (capture in flight, swap running) */
-    FERRUM_TIMEOUT = -16,            /**< a bounded wait ran out */
-    FERRUM_CANCELLED = -17,          /**< the caller asked to stop */
-    FERRUM_INTERNAL = -18            /**< a bug in Ferrum or in a plugin; please report it */
+    FERRUM_INVALID_ARGUMENT = -1, /**< the caller broke the contract (shape, NULL, dtype, range) */
+    FERRUM_INVALID_INPUT = -2, /**< data is unusable: non-finite logits, expert id out of range */
+    FERRUM_UNSUPPORTED = -3,   /**< well-formed, but this backend does not do it; see reason */
+    FERRUM_OUT_OF_MEMORY = -4, /**< an allocation failed; nothing changed */
+    FERRUM_RESOURCE_EXHAUSTED = -5, /**< a bounded pool (KV blocks, sequences) is empty */
+    FERRUM_NOT_FOUND = -6,          /**< no such file, plugin, tensor, interface or request */
+    FERRUM_IO = -7,                 /**< the operating system failed a read, map or open */
+    FERRUM_CORRUPT = -8,            /**< a file contradicts its own format */
+    FERRUM_VERSION_MISMATCH = -9,   /**< ABI windows of host and plugin do not overlap */
+    FERRUM_BAD_PLUGIN = -10,        /**< a plugin violates the loader's rules */
+    FERRUM_PERMISSION = -11,        /**< refused by a security rule */
+    FERRUM_DEVICE_ERROR = -12,      /**< the device failed this call; the context stays usable */
+    FERRUM_DEVICE_LOST = -13,       /**< sticky: every later call on the context returns this */
+    FERRUM_NO_STACK = -14,          /**< the expert stack lacks the form that this path needs */
+    FERRUM_BUSY = -15,              /**< the object is in use (capture in flight, swap running) */
+    FERRUM_TIMEOUT = -16,           /**< a bounded wait ran out */
+    FERRUM_CANCELLED = -17,         /**< the caller asked to stop */
+    FERRUM_INTERNAL = -18           /**< a bug in Ferrum or in a plugin; please report it */
 };
 
 /**
@@ -104,29 +105,29 @@ enum {
     FERRUM_REASON_FORMAT = 3,          /**< weight format */
     FERRUM_REASON_BITS = 4,            /**< GPTQ code width */
     FERRUM_REASON_GROUP_SIZE = 5,
-    FERRUM_REASON_ACT_ORDER = 6,       /**< g_idx */
+    FERRUM_REASON_ACT_ORDER = 6, /**< g_idx */
     FERRUM_REASON_ZERO_POINT = 7,
-    FERRUM_REASON_K = 8,               /**< input features */
-    FERRUM_REASON_N = 9,               /**< output features */
-    FERRUM_REASON_EXPERTS = 10,        /**< number of experts or expert range */
+    FERRUM_REASON_K = 8,        /**< input features */
+    FERRUM_REASON_N = 9,        /**< output features */
+    FERRUM_REASON_EXPERTS = 10, /**< number of experts or expert range */
     FERRUM_REASON_TOP_K = 11,
     FERRUM_REASON_DTYPE = 12,
     FERRUM_REASON_ALIGNMENT = 13,
-    FERRUM_REASON_ROUTING = 14,        /**< score function, groups or selection bias */
+    FERRUM_REASON_ROUTING = 14, /**< score function, groups or selection bias */
     FERRUM_REASON_ACTIVATION = 15,
     FERRUM_REASON_BIAS = 16,
-    FERRUM_REASON_LAYOUT = 17,         /**< KV or packed-weight layout */
+    FERRUM_REASON_LAYOUT = 17, /**< KV or packed-weight layout */
     FERRUM_REASON_HEAD_DIM = 18,
     FERRUM_REASON_BLOCK_SIZE = 19,
-    FERRUM_REASON_LENGTH = 20,         /**< a buffer or array is too short or too long */
-    FERRUM_REASON_NULL = 21,           /**< a required pointer is NULL */
-    FERRUM_REASON_OVERFLOW = 22,       /**< a size computation would overflow */
-    FERRUM_REASON_RANGE = 23,          /**< an id, offset or index is out of range */
-    FERRUM_REASON_NON_FINITE = 24,     /**< NaN or infinity where a number is needed */
+    FERRUM_REASON_LENGTH = 20,     /**< a buffer or array is too short or too long */
+    FERRUM_REASON_NULL = 21,       /**< a required pointer is NULL */
+    FERRUM_REASON_OVERFLOW = 22,   /**< a size computation would overflow */
+    FERRUM_REASON_RANGE = 23,      /**< an id, offset or index is out of range */
+    FERRUM_REASON_NON_FINITE = 24, /**< NaN or infinity where a number is needed */
     FERRUM_REASON_NO_DRIVER = 25,
     FERRUM_REASON_NO_DEVICE = 26,
-    FERRUM_REASON_CPU_FEATURES = 27,   /**< the processor lacks what the plugin needs */
-    FERRUM_REASON_FLAGS = 28,          /**< an unknown flag bit is set */
+    FERRUM_REASON_CPU_FEATURES = 27, /**< the processor lacks what the plugin needs */
+    FERRUM_REASON_FLAGS = 28,        /**< an unknown flag bit is set */
     FERRUM_REASON_PRECISION = 29
 };
 
@@ -142,16 +143,19 @@ enum {
  * full stop or newline that names the thing and the remedy.
  */
 typedef struct ferrum_error {
-    uint32_t size;           /**< set by the caller */
-    ferrum_status_t status;  /**< same as the returned status */
+    uint32_t size;          /**< set by the caller */
+    ferrum_status_t status; /**< same as the returned status */
     ferrum_reason_t reason;
-    uint32_t reserved;       /**< zero */
+    uint32_t reserved; /**< zero */
     char message[FERRUM_ERROR_MESSAGE_BYTES];
 } ferrum_error_t;
 
 /** Frozen least size of ferrum_error_t. */
 #define FERRUM_ERROR_MIN_SIZE 256u
+/* clang-format off */
+/** Initialiser for a ferrum_error_t. */
 #define FERRUM_ERROR_INIT {(uint32_t)sizeof(ferrum_error_t), 0, 0, 0, {0}}
+/* clang-format on */
 
 /** Element type of a buffer. */
 typedef uint32_t ferrum_dtype_t;

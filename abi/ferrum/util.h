@@ -13,8 +13,7 @@
 #include <stdio.h>
 
 #if defined(__GNUC__)
-#define FERRUM_PRINTF(fmt_index, arg_index) \
-    __attribute__((format(printf, fmt_index, arg_index)))
+#define FERRUM_PRINTF(fmt_index, arg_index) __attribute__((format(printf, fmt_index, arg_index)))
 #else
 #define FERRUM_PRINTF(fmt_index, arg_index)
 #endif
@@ -41,11 +40,11 @@ static inline ferrum_status_t ferrum_fail(ferrum_error_t *err, ferrum_status_t s
 }
 
 /** Propagate a failing status to the caller. */
-#define FERRUM_TRY(call)                          \
-    do {                                          \
-        ferrum_status_t ferrum_try_ = (call);     \
-        if (ferrum_try_ != FERRUM_OK)             \
-            return ferrum_try_;                   \
+#define FERRUM_TRY(call)                                                                           \
+    do {                                                                                           \
+        ferrum_status_t ferrum_try_ = (call);                                                      \
+        if (ferrum_try_ != FERRUM_OK)                                                              \
+            return ferrum_try_;                                                                    \
     } while (0)
 
 /** `*out = a * b`; false when that overflows 64 bits. [any-thread] */
@@ -97,7 +96,7 @@ typedef struct ferrum_format_traits {
     ferrum_weight_format_t format;
     uint32_t block_values; /**< consecutive values of one row that share a block */
     uint32_t block_bytes;
-    const char *name;      /**< lower case, as the command line spells it */
+    const char *name; /**< lower case, as the command line spells it */
 } ferrum_format_traits_t;
 
 /**
@@ -107,13 +106,13 @@ typedef struct ferrum_format_traits {
 static inline const ferrum_format_traits_t *ferrum_format_traits(ferrum_weight_format_t format)
 {
     static const ferrum_format_traits_t table[] = {
-        {FERRUM_FORMAT_F32, 1, 4, "f32"},        {FERRUM_FORMAT_F16, 1, 2, "f16"},
-        {FERRUM_FORMAT_BF16, 1, 2, "bf16"},      {FERRUM_FORMAT_Q4_0, 32, 18, "q4_0"},
-        {FERRUM_FORMAT_Q4_1, 32, 20, "q4_1"},    {FERRUM_FORMAT_Q5_0, 32, 22, "q5_0"},
-        {FERRUM_FORMAT_Q5_1, 32, 24, "q5_1"},    {FERRUM_FORMAT_Q8_0, 32, 34, "q8_0"},
-        {FERRUM_FORMAT_Q2_K, 256, 84, "q2_k"},   {FERRUM_FORMAT_Q3_K, 256, 110, "q3_k"},
-        {FERRUM_FORMAT_Q4_K, 256, 144, "q4_k"},  {FERRUM_FORMAT_Q5_K, 256, 176, "q5_k"},
-        {FERRUM_FORMAT_Q6_K, 256, 210, "q6_k"},  {FERRUM_FORMAT_IQ4_NL, 32, 18, "iq4_nl"},
+        {FERRUM_FORMAT_F32, 1, 4, "f32"},           {FERRUM_FORMAT_F16, 1, 2, "f16"},
+        {FERRUM_FORMAT_BF16, 1, 2, "bf16"},         {FERRUM_FORMAT_Q4_0, 32, 18, "q4_0"},
+        {FERRUM_FORMAT_Q4_1, 32, 20, "q4_1"},       {FERRUM_FORMAT_Q5_0, 32, 22, "q5_0"},
+        {FERRUM_FORMAT_Q5_1, 32, 24, "q5_1"},       {FERRUM_FORMAT_Q8_0, 32, 34, "q8_0"},
+        {FERRUM_FORMAT_Q2_K, 256, 84, "q2_k"},      {FERRUM_FORMAT_Q3_K, 256, 110, "q3_k"},
+        {FERRUM_FORMAT_Q4_K, 256, 144, "q4_k"},     {FERRUM_FORMAT_Q5_K, 256, 176, "q5_k"},
+        {FERRUM_FORMAT_Q6_K, 256, 210, "q6_k"},     {FERRUM_FORMAT_IQ4_NL, 32, 18, "iq4_nl"},
         {FERRUM_FORMAT_IQ4_XS, 256, 136, "iq4_xs"}, {FERRUM_FORMAT_MXFP4, 32, 17, "mxfp4"},
     };
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)

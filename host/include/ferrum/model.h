@@ -43,7 +43,7 @@ typedef struct ferrum_model_info {
     uint64_t kv_bytes;
     uint64_t scratch_bytes;
     char architecture[32];
-    char moe_path[64];     /**< "expert_ffn", "bucketed", "stacked", "per-pair" */
+    char moe_path[64]; /**< "expert_ffn", "bucketed", "stacked", "per-pair" */
 } ferrum_model_info_t;
 
 /** Frozen least size of ferrum_model_info_t. */
@@ -119,16 +119,16 @@ FERRUM_API const char *ferrum_model_token_bytes(const ferrum_model_t *model, uin
 /** Sampling and length. Zero of a field is what its comment says. */
 typedef struct ferrum_generate_options {
     ferrum_head_t head;
-    uint32_t max_tokens;      /**< tokens to generate; 0: none */
-    float temperature;        /**< 0: greedy, the lowest id wins a tie */
-    uint32_t top_k;           /**< 0: off */
-    float top_p;              /**< 0 or 1: off */
-    float min_p;              /**< 0: off */
-    float repetition_penalty; /**< 0 or 1: off */
+    uint32_t max_tokens;        /**< tokens to generate; 0: none */
+    float temperature;          /**< 0: greedy, the lowest id wins a tie */
+    uint32_t top_k;             /**< 0: off */
+    float top_p;                /**< 0 or 1: off */
+    float min_p;                /**< 0: off */
+    float repetition_penalty;   /**< 0 or 1: off */
     uint32_t repetition_window; /**< last tokens that count; 0: 64 */
     uint32_t reserved;
     uint64_t seed;
-    uint32_t ignore_end;      /**< non-zero: go on after an end token */
+    uint32_t ignore_end; /**< non-zero: go on after an end token */
     uint32_t reserved2;
 } ferrum_generate_options_t;
 
@@ -144,7 +144,7 @@ typedef struct ferrum_generate_result {
     ferrum_head_t head;
     uint32_t prompt_tokens;
     uint32_t generated_tokens;
-    uint32_t stopped_by_end;      /**< an end token came */
+    uint32_t stopped_by_end; /**< an end token came */
     uint32_t stopped_by_callback;
     double prefill_ms;
     double decode_ms;

@@ -24,9 +24,9 @@ typedef struct ferrum_moe_layer ferrum_moe_layer_t; /**< routed experts of one l
 /** How a runtime is opened. Zero is the default everywhere. */
 typedef struct ferrum_runtime_options {
     ferrum_head_t head;
-    const char *backend;                /**< NULL: FERRUM_BACKEND of @c options, else "auto" */
-    const ferrum_options_t *options;    /**< copied; NULL: read from the environment once */
-    uint32_t threads;                   /**< per session; 0: FERRUM_THREADS, else all cores */
+    const char *backend;             /**< NULL: FERRUM_BACKEND of @c options, else "auto" */
+    const ferrum_options_t *options; /**< copied; NULL: read from the environment once */
+    uint32_t threads;                /**< per session; 0: FERRUM_THREADS, else all cores */
     uint32_t reserved;
     const ferrum_allocator_t *allocator; /**< NULL: malloc */
     const ferrum_logger_t *logger;       /**< NULL: silent */
@@ -38,8 +38,7 @@ typedef struct ferrum_runtime_options {
 /** Open a backend. NULL options: everything from the environment.
  *  Errors: those of ferrum_loader_select and device_open. [any-thread] Since 1.0. */
 FERRUM_API ferrum_status_t ferrum_runtime_open(const ferrum_runtime_options_t *options,
-                                               ferrum_runtime_t **out_runtime,
-                                               ferrum_error_t *err);
+                                               ferrum_runtime_t **out_runtime, ferrum_error_t *err);
 /** Close; sessions, layers and models of it must have been freed. NULL is ignored. */
 FERRUM_API void ferrum_runtime_close(ferrum_runtime_t *runtime);
 /** The module behind it, for its tables and resolved operations. */

@@ -41,7 +41,7 @@ typedef enum ferrum_option_kind {
 
 /** One row of the table. All strings are static. */
 typedef struct ferrum_option_info {
-    const char *name;          /**< "FERRUM_BACKEND" */
+    const char *name; /**< "FERRUM_BACKEND" */
     ferrum_option_kind_t kind;
     const char *default_value; /**< text of the default; "" when unset is the default */
     const char *meaning;       /**< one line */
@@ -70,8 +70,7 @@ FERRUM_API uint64_t ferrum_options_uint(const ferrum_options_t *options, const c
 FERRUM_API int ferrum_options_switch(const ferrum_options_t *options, const char *name);
 /** A deep copy. */
 FERRUM_API ferrum_status_t ferrum_options_copy(const ferrum_options_t *options,
-                                               ferrum_options_t **out_options,
-                                               ferrum_error_t *err);
+                                               ferrum_options_t **out_options, ferrum_error_t *err);
 FERRUM_API void ferrum_options_free(ferrum_options_t *options);
 
 /* ---- the loader ---- */
@@ -82,16 +81,16 @@ typedef struct ferrum_module ferrum_module_t; /**< one opened plugin (one genera
 /** Where one plugin file was found and what became of it, for `ferrum info`. */
 typedef struct ferrum_candidate {
     char path[512];
-    char name[64];        /**< plugin name, or the file's stem when it could not be opened */
+    char name[64]; /**< plugin name, or the file's stem when it could not be opened */
     char version[32];
     char description[128];
     char license[32];
-    char summary[128];    /**< probe summary */
+    char summary[128]; /**< probe summary */
     int32_t score;
     uint32_t device_count;
     uint32_t abi_minor, abi_minor_min;
     uint64_t plugin_flags;
-    uint32_t pinned;      /**< non-zero: loadable, but will never be unloaded */
+    uint32_t pinned; /**< non-zero: loadable, but will never be unloaded */
     char pinned_reason[128];
     ferrum_status_t status; /**< FERRUM_OK, or why it cannot be used */
     ferrum_error_t error;   /**< details when status is not OK */
@@ -104,7 +103,7 @@ typedef struct ferrum_unload_report {
     uint32_t leaked_blocks; /**< host allocations that the plugin did not free */
     uint32_t reserved;
     uint64_t leaked_bytes;
-    char detail[160];       /**< one line for people */
+    char detail[160]; /**< one line for people */
 } ferrum_unload_report_t;
 
 /**
