@@ -12,7 +12,7 @@ kernels       kernels abi/ferrum/types.h abi/ferrum/util.h
 backends/cpu  backends/cpu kernels abi
 backends/metal-stub backends/metal-stub abi
 plugin        plugin abi
-host          host plugin/include abi
+host          host plugin/include abi kernels/kernels.h
 tools         tools host plugin abi
 docs          host/include plugin/include abi
 '

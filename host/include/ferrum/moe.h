@@ -103,6 +103,19 @@ FERRUM_API ferrum_status_t ferrum_moe_route(const float *logits, uint64_t logits
                                             int norm_topk, float *probs, int32_t *out_ids,
                                             float *out_weights, ferrum_error_t *err);
 
+/**
+ * The reference result of a routed-expert FFN: f64 arithmetic over the dequantised weights, pairs
+ * summed in slot order. For tests and benchmarks; needs no backend and is slow.
+ * @param desc    the layer, as for ferrum_moe_layer_create
+ * @param out     f64 [tokens, hidden], overwritten; pairs that are not local contribute nothing
+ * Errors: INVALID_ARGUMENT (shapes), UNSUPPORTED (a format without a decoder), OUT_OF_MEMORY.
+ * [any-thread] Since 1.0.
+ */
+FERRUM_API ferrum_status_t ferrum_moe_reference(const ferrum_expert_ffn_desc_t *desc,
+                                                const float *x, const int32_t *ids,
+                                                const float *weights, double *out, uint32_t tokens,
+                                                uint32_t top_k, ferrum_error_t *err);
+
 #ifdef __cplusplus
 }
 #endif

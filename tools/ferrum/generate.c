@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT */
+/* `ferrum generate`: a prompt in, a continuation out. Only the text goes to stdout, so that it can
+ * be piped; --json puts one object there instead. */
+#include "tools/ferrum/cli.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct generate_flags {
+    char *model, *prompt, *file;
+    int tokens, top_k, window, json, no_echo, ignore_end, special, capacity;
+    long long seed;
+    float temperature, top_p, min_p, penalty;
+} generate_flags_t;
+
+/* What the token callback needs. */
+typedef struct sink {
+    bool json;
+    bool broken; /* stdout could not be written */
+    char *text;
+    size_t text_bytes, text_capacity;
+    json_t *tokens;
+} sink_t;
+
+static bool sink_append(sink_t *sink, const char *text, size_t bytes)
+{
+    if (sink->text_bytes + bytes > sink->text_capacity) {
+        size_t capacity = (sink->text_bytes + bytes) * 2;
+        char *grown = realloc(sink->text, capacity);
+        if (grown == NULL)
+            return false;
+        sink->text = grown;
+        sink->text_capacity = capacity;
+    }
+    if (bytes > 0)
+        memcpy(sink->text + sink->text_bytes, text, bytes);
+    sink->text_bytes += bytes;
+    return true;
+}
+
+static int on_token(void *arg, uint32_t token, const char *text, size_t bytes)
+{
+    sink_t *sink = arg;
+    if (sink->json) {
+        if (json_array_append_new(sink->tokens, json_integer(token)) != 0 ||
+            !sink_append(sink, text, bytes))
+            return 1;
+    } else if (fwrite(text, 1, bytes, stdout) != bytes || fflush(stdout) != 0) {
+        sink->broken = true;
+        return 1;
+    }
+    return cli_interrupted;
+}
+
+static int check_flags(const generate_flags_t *flags)
+{
+    if (flags->model == NULL)
+        return cli_error(CLI_USAGE, "generate needs a model: -m FILE.gguf or -m DIRECTORY");
+    if ((flags->prompt != NULL) == (flags->file != NULL))
+        return cli_error(CLI_USAGE, "generate needs a prompt: either -p TEXT or -f FILE");
+    if (flags->tokens < 0)
+        return cli_error(CLI_USAGE, "-n %d: the number of tokens cannot be negative",
+                         flags->tokens);
+    if (!(flags->temperature >= 0) || !isfinite(flags->temperature))
+        return cli_error(CLI_USAGE, "--temperature %g: must be 0 (greedy) or positive",
+                         (double)flags->temperature);
+    if (!(flags->top_p >= 0 && flags->top_p <= 1) || !(flags->min_p >= 0 && flags->min_p <= 1))
+        return cli_error(CLI_USAGE, "--top-p and --min-p must lie between 0 and 1");
+    if (flags->top_k < 0 || flags->window < 0 || flags->capacity < 0 || !(flags->penalty >= 0))
+        return cli_error(CLI_USAGE, "sampling options cannot be negative");
+    return CLI_OK;
+}
+
+static ferrum_status_t encode(const ferrum_model_t *model, const char *text, size_t bytes,
+                              int special, uint32_t **out_tokens, size_t *out_count,
+                              ferrum_error_t *err)
+{
+    /* A token stands for at least one byte, except that NFC may make text longer (at most 3x). */
+    size_t capacity = bytes * 3 + 16;
+    uint32_t *tokens = malloc(capacity * sizeof *tokens);
+    if (tokens == NULL) {
+        snprintf(err->message, sizeof err->message, "out of memory for the prompt");
+        return FERRUM_OUT_OF_MEMORY;
+    }
+    ferrum_status_t status =
+        ferrum_model_encode(model, text, bytes, special, tokens, capacity, out_count, err);
+    if (status != FERRUM_OK)
+        free(tokens);
+    else
+        *out_tokens = tokens;
+    return status;
+}
+
+static int print_json(const generate_flags_t *flags, ferrum_runtime_t *runtime, const char *prompt,
+                      size_t prompt_bytes, sink_t *sink, const ferrum_generate_result_t *result,
+                      double load_ms)
+{
+    double prefill_s = result->prefill_ms / 1e3, decode_s = result->decode_ms / 1e3;
+    uint32_t decoded = result->generated_tokens > 0 ? result->generated_tokens - 1 : 0;
+    json_t *root = json_pack(
+        "{s:s, s:s, s:s%, s:s%, s:O, s:i, s:i, s:b, s:{s:f, s:f, s:f, s:f, s:f}}", "model",
+        flags->model, "backend", ferrum_module_name(ferrum_runtime_module(runtime)), "prompt",
+        prompt, prompt_bytes, "text", sink->text ? sink->text : "", sink->text_bytes, "tokens",
+        sink->tokens, "prompt_tokens", (int)result->prompt_tokens, "generated_tokens",
+        (int)result->generated_tokens, "ended", (int)result->stopped_by_end, "timings", "load_ms",
+        load_ms, "prefill_ms", result->prefill_ms, "decode_ms", result->decode_ms,
+        "prefill_tokens_per_second", prefill_s > 0 ? result->prompt_tokens / prefill_s : 0.0,
+        "decode_tokens_per_second", decode_s > 0 ? decoded / decode_s : 0.0);
+    if (root == NULL)
+        return cli_error(CLI_RESOURCES, "out of memory for the result");
+    json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(root);
+    return cli_finish_output();
+}
+
+static int run(const generate_flags_t *flags, const char *prompt, size_t prompt_bytes)
+{
+    ferrum_error_t err = FERRUM_ERROR_INIT;
+    ferrum_runtime_t *runtime;
+    ferrum_model_t *model;
+    double start = cli_now();
+    int rc = cli_open_model(flags->model, (uint32_t)flags->capacity, 1, &runtime, &model);
+    if (rc != CLI_OK)
+        return rc;
+    double load_ms = (cli_now() - start) * 1e3;
+
+    uint32_t *tokens = NULL;
+    size_t count = 0;
+    sink_t sink = {.json = flags->json != 0, .tokens = json_array()};
+    ferrum_status_t status =
+        encode(model, prompt, prompt_bytes, flags->special, &tokens, &count, &err);
+    ferrum_generate_result_t result = {.head = FERRUM_HEAD(ferrum_generate_result_t)};
+    if (status == FERRUM_OK) {
+        ferrum_generate_options_t options = {
+            .head = FERRUM_HEAD(ferrum_generate_options_t),
+            .max_tokens = (uint32_t)flags->tokens,
+            .temperature = flags->temperature,
+            .top_k = (uint32_t)flags->top_k,
+            .top_p = flags->top_p,
+            .min_p = flags->min_p,
+            .repetition_penalty = flags->penalty,
+            .repetition_window = (uint32_t)flags->window,
+            .seed = (uint64_t)flags->seed,
+            .ignore_end = (uint32_t)flags->ignore_end,
+        };
+        if (!flags->json && !flags->no_echo)
+            sink.broken = fwrite(prompt, 1, prompt_bytes, stdout) != prompt_bytes;
+        if (!sink.broken)
+            status = ferrum_generate(model, 0, tokens, (uint32_t)count, &options, on_token, &sink,
+                                     &result, &err);
+    }
+    if (status != FERRUM_OK)
+        rc = cli_fail(&err, status, CLI_FAILED);
+    else if (sink.broken)
+        rc = cli_error(CLI_FAILED, "cannot write the output: %s", strerror(errno));
+    else if (flags->json)
+        rc = print_json(flags, runtime, prompt, prompt_bytes, &sink, &result, load_ms);
+    else {
+        putchar('\n');
+        rc = cli_finish_output();
+    }
+    if (rc == CLI_OK && cli_interrupted)
+        rc = CLI_INTERRUPTED;
+    json_decref(sink.tokens);
+    free(sink.text);
+    free(tokens);
+    ferrum_model_free(model);
+    ferrum_runtime_close(runtime);
+    return rc;
+}
+
+int cli_generate(int argc, const char **argv)
+{
+    generate_flags_t flags = {.tokens = 128, .seed = 0, .temperature = 0.8F, .top_p = 0.95F};
+    const struct poptOption table[] = {
+        {"model", 'm', POPT_ARG_STRING, &flags.model, 0, "a .gguf file or a GPTQ directory", "PATH"},
+        {"prompt", 'p', POPT_ARG_STRING, &flags.prompt, 0, "the prompt", "TEXT"},
+        {"file", 'f', POPT_ARG_STRING, &flags.file, 0, "read the prompt from a file, - for stdin",
+         "FILE"},
+        {"tokens", 'n', POPT_ARG_INT, &flags.tokens, 0, "tokens to generate (default 128)", "N"},
+        {"temperature", '\0', POPT_ARG_FLOAT, &flags.temperature, 0,
+         "0 is greedy (default 0.8)", "T"},
+        {"top-k", '\0', POPT_ARG_INT, &flags.top_k, 0, "keep the K likeliest (default 0: all)",
+         "K"},
+        {"top-p", '\0', POPT_ARG_FLOAT, &flags.top_p, 0,
+         "keep the likeliest up to this mass (default 0.95; 0 or 1: off)", "P"},
+        {"min-p", '\0', POPT_ARG_FLOAT, &flags.min_p, 0,
+         "keep those at least P times the likeliest (default 0: off)", "P"},
+        {"repetition-penalty", '\0', POPT_ARG_FLOAT, &flags.penalty, 0,
+         "weaken tokens seen in the window (default 0: off; 1.1 is mild)", "R"},
+        {"repetition-window", '\0', POPT_ARG_INT, &flags.window, 0,
+         "tokens that the penalty looks back (default 64)", "N"},
+        {"seed", '\0', POPT_ARG_LONGLONG, &flags.seed, 0, "same seed, same text (default 0)", "S"},
+        {"kv-capacity", '\0', POPT_ARG_INT, &flags.capacity, 0,
+         "positions to hold (default: FERRUM_KV_CAPACITY, else min(model, 512))", "N"},
+        {"special", '\0', POPT_ARG_NONE, &flags.special, 0,
+         "special tokens written in the prompt count as such", NULL},
+        {"ignore-end", '\0', POPT_ARG_NONE, &flags.ignore_end, 0, "go on after an end token",
+         NULL},
+        {"no-echo", '\0', POPT_ARG_NONE, &flags.no_echo, 0, "print the continuation only", NULL},
+        {"json", '\0', POPT_ARG_NONE, &flags.json, 0, "one JSON object with tokens and timings",
+         NULL},
+        {NULL, '\0', POPT_ARG_INCLUDE_TABLE, cli_backend_table, 0, "Backend:", NULL},
+        POPT_TABLEEND};
+    poptContext context;
+    bool help;
+    int rc = cli_parse(argc, argv, table, "generate -m MODEL -p TEXT [OPTIONS]", &context, &help);
+    if (rc != CLI_OK || help)
+        return rc;
+    const char *extra = poptGetArg(context);
+    if (extra != NULL)
+        rc = cli_error(CLI_USAGE, "generate: unexpected argument \"%s\"", extra);
+    else
+        rc = check_flags(&flags);
+    if (rc == CLI_OK && flags.file != NULL) {
+        size_t bytes;
+        char *text = cli_read_text(flags.file, &bytes);
+        rc = text != NULL ? run(&flags, text, bytes)
+                          : cli_error(CLI_FAILED, "%s: %s", flags.file, strerror(errno));
+        free(text);
+    } else if (rc == CLI_OK) {
+        rc = run(&flags, flags.prompt, strlen(flags.prompt));
+    }
+    poptFreeContext(context);
+    free(flags.model);
+    free(flags.prompt);
+    free(flags.file);
+    return rc;
+}
