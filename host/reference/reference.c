@@ -146,7 +146,7 @@ ferrum_status_t ferrum_moe_reference(const ferrum_expert_ffn_desc_t *desc, const
                            "no memory for the reference of %u tokens", tokens);
     double *row = scratch, *input = row + widest, *result = input + widest;
     double *gated = result + widest, *raised = gated + im;
-    float *decoded = (float *)(raised + im); /* the last `widest` doubles */
+    float *decoded = (void *)(raised + im); /* the last `widest` doubles */
     for (uint32_t t = 0; t < tokens; t++) {
         double *token_out = out + (uint64_t)t * h;
         for (uint32_t i = 0; i < h; i++) {

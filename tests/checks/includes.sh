@@ -83,6 +83,8 @@ find abi kernels backends plugin host tools docs -name '*.[ch]' | sort | xargs \
         name = $0
         quoted = name ~ /include[ \t]*"/
         gsub(/^[^<"]*[<"]|[>"].*$/, "", name)
+        if (quoted && name == "config.h") # made by configure
+            next
         target = resolve(name, quoted)
         if (target == "") {
             if (quoted)
