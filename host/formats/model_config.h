@@ -81,7 +81,8 @@ ferrum_status_t ferrum_model_config_validate(const ferrum_model_config_t *config
  * block_count, embedding_length, attention.head_count, expert_count, expert_used_count,
  * expert_feed_forward_length. Defaults: head_count_kv = head_count, context_length 32768,
  * rope.freq_base 1e6, layer_norm_rms_epsilon 1e-6, vocab_size = rows of `token_embd.weight`,
- * attention.key_length = hidden / heads, expert_norm_topk_prob true. [any-thread]
+ * attention.key_length = hidden / heads, expert_norm_topk_prob (or
+ * expert_weights_norm) true. [any-thread]
  *
  * Errors: NOT_FOUND (a required key, named), UNSUPPORTED (architecture), INVALID_INPUT (values),
  * CORRUPT (types).
