@@ -18,13 +18,13 @@
 
 /** Processor features, as bits that ferrum_cpu_features() reports. */
 enum {
-    FERRUM_CPU_AVX2 = 1 << 0,        /**< AVX2 + FMA + F16C, state enabled by the OS */
-    FERRUM_CPU_AVX512 = 1 << 1,      /**< AVX-512 F, BW, DQ, VL, state enabled by the OS */
+    FERRUM_CPU_AVX2 = 1 << 0,   /**< AVX2 + FMA + F16C, state enabled by the OS */
+    FERRUM_CPU_AVX512 = 1 << 1, /**< AVX-512 F, BW, DQ, VL, state enabled by the OS */
     FERRUM_CPU_AVX_VNNI = 1 << 2,
     FERRUM_CPU_AVX512_VNNI = 1 << 3,
     FERRUM_CPU_AVX512_BF16 = 1 << 4,
     FERRUM_CPU_AVX512_VBMI = 1 << 5,
-    FERRUM_CPU_AMX_INT8 = 1 << 6,    /**< needs the permission call before first use */
+    FERRUM_CPU_AMX_INT8 = 1 << 6, /**< needs the permission call before first use */
     FERRUM_CPU_AMX_BF16 = 1 << 7,
     FERRUM_CPU_NEON_DOTPROD = 1 << 8,
     FERRUM_CPU_NEON_I8MM = 1 << 9
@@ -58,9 +58,9 @@ typedef struct ferrum_gptq_matrix {
     const uint8_t *zeros;    /**< [groups, n], the value that is subtracted (convention applied) */
     const uint32_t *group_end; /**< [groups], exclusive end K-row of each group */
     uint32_t groups;
-    uint32_t bits;           /**< 4 or 8 */
-    uint32_t k;              /**< a multiple of 32/bits */
-    uint32_t n;              /**< row length of qweight, scales and zeros */
+    uint32_t bits; /**< 4 or 8 */
+    uint32_t k;    /**< a multiple of 32/bits */
+    uint32_t n;    /**< row length of qweight, scales and zeros */
 } ferrum_gptq_matrix_t;
 
 /**
@@ -92,17 +92,18 @@ typedef struct ferrum_vector_ops {
 typedef struct ferrum_matmul_entry {
     ferrum_weight_format_t format;
     ferrum_matmul_fn *matmul;
-    ferrum_dequant_fn *dequant; /**< this set's decoder: the same bits as ferrum_kernel_dequant()'s */
+    ferrum_dequant_fn
+        *dequant; /**< this set's decoder: the same bits as ferrum_kernel_dequant()'s */
 } ferrum_matmul_entry_t;
 
 /** Everything one ISA offers. A format missing here is taken from the next lower set. */
 typedef struct ferrum_kernel_set {
-    const char *name;            /**< "scalar", "avx2", "avx512", ... as in `ferrum info` */
-    uint32_t features;           /**< FERRUM_CPU_* bits it needs */
+    const char *name;  /**< "scalar", "avx2", "avx512", ... as in `ferrum info` */
+    uint32_t features; /**< FERRUM_CPU_* bits it needs */
     const ferrum_matmul_entry_t *matmul;
     size_t matmul_count;
     ferrum_gptq_matmul_fn *gptq_matmul; /**< NULL: take the next lower set's */
-    ferrum_vector_ops_t vector;  /**< complete in every set */
+    ferrum_vector_ops_t vector;         /**< complete in every set */
 } ferrum_kernel_set_t;
 
 /** All sets that were compiled in, widest first; the last one is "scalar" and needs nothing. */
@@ -121,7 +122,6 @@ ferrum_matmul_fn *ferrum_kernel_matmul(const ferrum_kernel_set_t *set, uint32_t 
                                        ferrum_weight_format_t format);
 
 /** GPTQ product kernel, by the same rule. Never NULL. */
-ferrum_gptq_matmul_fn *ferrum_kernel_gptq_matmul(const ferrum_kernel_set_t *set,
-                                                 uint32_t features);
+ferrum_gptq_matmul_fn *ferrum_kernel_gptq_matmul(const ferrum_kernel_set_t *set, uint32_t features);
 
 #endif /* FERRUM_KERNELS_H */

@@ -23,9 +23,40 @@ kernels_libferrum_kernels_scalar_la_SOURCES = \
 kernels_libferrum_kernels_la_CPPFLAGS = $(kernels_cppflags)
 kernels_libferrum_kernels_la_SOURCES = kernels/select.c
 kernels_libferrum_kernels_la_LIBADD = kernels/libferrum-kernels-scalar.la -lm
+EXTRA_DIST += kernels/README.md
 
 if FERRUM_X86
+noinst_LTLIBRARIES += kernels/libferrum-kernels-avx2.la kernels/libferrum-kernels-avx512.la
+
+kernels_libferrum_kernels_avx2_la_CPPFLAGS = $(kernels_cppflags)
+kernels_libferrum_kernels_avx2_la_CFLAGS = $(AM_CFLAGS) -mavx2 -mfma -mf16c
+kernels_libferrum_kernels_avx2_la_SOURCES = \
+	kernels/x86/avx2.h \
+	kernels/x86/dequant_float_avx2.c \
+	kernels/x86/dequant_k_avx2.c \
+	kernels/x86/dequant_legacy_avx2.c \
+	kernels/x86/matmul_blocks_avx2.c \
+	kernels/x86/matmul_gptq_avx2.c \
+	kernels/x86/set_avx2.c \
+	kernels/x86/vector_avx2.c
+
+kernels_libferrum_kernels_avx512_la_CPPFLAGS = $(kernels_cppflags)
+kernels_libferrum_kernels_avx512_la_CFLAGS = $(AM_CFLAGS) \
+	-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c
+kernels_libferrum_kernels_avx512_la_SOURCES = \
+	kernels/x86/avx512.h \
+	kernels/x86/dequant_float_avx512.c \
+	kernels/x86/dequant_k_avx512.c \
+	kernels/x86/dequant_legacy_avx512.c \
+	kernels/x86/matmul_blocks_avx512.c \
+	kernels/x86/matmul_gptq_avx512.c \
+	kernels/x86/set_avx512.c \
+	kernels/x86/vector_avx512.c
+
+kernels_libferrum_kernels_la_CPPFLAGS += -DFERRUM_HAVE_X86
 kernels_libferrum_kernels_la_SOURCES += kernels/x86/cpu_features_x86.c
+kernels_libferrum_kernels_la_LIBADD += \
+	kernels/libferrum-kernels-avx512.la kernels/libferrum-kernels-avx2.la
 endif
 
 if FERRUM_ARM

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The list of kernel sets and every look-up in it. Compiled without ISA flags: this code runs before
- * anybody knows the processor. */
+/* The list of kernel sets and every look-up in it. Compiled without ISA flags: this code runs
+ * before anybody knows the processor. */
 #include "kernels/scalar/scalar.h"
 
 const ferrum_kernel_set_t *const ferrum_kernel_sets[] = {

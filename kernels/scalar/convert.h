@@ -9,6 +9,9 @@
 #include <stdint.h>
 #include <string.h>
 
+/** The minimum of formats that have none: adding it changes nothing, not even a negative zero. */
+#define FERRUM_NO_MIN (-0.0f)
+
 /** Little-endian 16-bit word at @p p, any alignment. */
 static inline uint16_t ferrum_load_u16(const uint8_t *p)
 {

@@ -2,8 +2,8 @@
 /* Decoders of the 4-bit formats whose codes index a table of levels.
  *   IQ4_NL  f16 d, 16 bytes; y = d level[q]; nibbles as Q4_0
  *   MXFP4   E8M0 byte e, 16 bytes; y = 2^(e-127) E2M1[q]; kept as doubled levels times 2^(e-128)
- *   IQ4_XS  256 values: f16 d, 16 high scale bits, 4 bytes of low scale nibbles, 8 runs of 16 bytes;
- *           y = d (sc - 32) level[q] with a 6-bit scale per 32 values */
+ *   IQ4_XS  256 values: f16 d, 16 high scale bits, 4 bytes of low scale nibbles, 8 runs of 16
+ * bytes; y = d (sc - 32) level[q] with a 6-bit scale per 32 values */
 #include "kernels/scalar/convert.h"
 #include "kernels/scalar/scalar.h"
 

@@ -13,7 +13,9 @@
 #include "kernels/scalar/convert.h"
 #include "kernels/scalar/scalar.h"
 
-enum { BLOCK = 256 };
+enum {
+    BLOCK = 256
+};
 
 static void dequant_q2_k_block(const uint8_t *p, float *out)
 {

@@ -24,7 +24,7 @@ void ferrum_dequant_q4_0_scalar(const void *blocks, float *out, size_t n)
 {
     const uint8_t *p = blocks;
     for (size_t i = 0; i < n; i += 32, p += 18)
-        dequant_nibbles(p + 2, 0, 8, ferrum_f16_to_f32(ferrum_load_u16(p)), 0.0f, out + i);
+        dequant_nibbles(p + 2, 0, 8, ferrum_f16_to_f32(ferrum_load_u16(p)), FERRUM_NO_MIN, out + i);
 }
 
 void ferrum_dequant_q4_1_scalar(const void *blocks, float *out, size_t n)
@@ -40,7 +40,7 @@ void ferrum_dequant_q5_0_scalar(const void *blocks, float *out, size_t n)
     const uint8_t *p = blocks;
     for (size_t i = 0; i < n; i += 32, p += 22)
         dequant_nibbles(p + 6, ferrum_load_u32(p + 2), 16, ferrum_f16_to_f32(ferrum_load_u16(p)),
-                        0.0f, out + i);
+                        FERRUM_NO_MIN, out + i);
 }
 
 void ferrum_dequant_q5_1_scalar(const void *blocks, float *out, size_t n)

@@ -4,7 +4,11 @@
  * the lanes are added in one fixed tree, so the sum's order never depends on the call's shape. */
 #include "kernels/scalar/scalar.h"
 
-enum { CHUNK = 256, TOKENS = 8, LANES = 8 };
+enum {
+    CHUNK = 256,
+    TOKENS = 8,
+    LANES = 8
+};
 
 static void dot_lanes(const float *w, const float *x, size_t n, float lanes[LANES])
 {

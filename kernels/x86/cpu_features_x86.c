@@ -6,9 +6,9 @@
 #include <cpuid.h>
 
 enum {
-    XCR0_AVX = 0x6,        /* xmm and ymm */
-    XCR0_AVX512 = 0xe6,    /* and opmask, zmm low halves, zmm 16-31 */
-    XCR0_AMX = 0x60000     /* tile configuration and data */
+    XCR0_AVX = 0x6,     /* xmm and ymm */
+    XCR0_AVX512 = 0xe6, /* and opmask, zmm low halves, zmm 16-31 */
+    XCR0_AMX = 0x60000  /* tile configuration and data */
 };
 
 /** One CPUID bit (or several) and the feature that it stands for. */
@@ -35,7 +35,9 @@ static uint32_t match(uint32_t reg, const feature_bits_t *table, size_t count)
 
 uint32_t ferrum_cpu_features(void)
 {
-    enum { FMA_OSXSAVE_AVX_F16C = 1 << 12 | 1 << 27 | 1 << 28 | 1 << 29 };
+    enum {
+        FMA_OSXSAVE_AVX_F16C = 1 << 12 | 1 << 27 | 1 << 28 | 1 << 29
+    };
     static const uint32_t avx512_base = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F DQ BW VL */
     static const feature_bits_t leaf7_ecx[] = {{1u << 1, FERRUM_CPU_AVX512_VBMI},
                                                {1u << 11, FERRUM_CPU_AVX512_VNNI}};
@@ -43,15 +45,14 @@ uint32_t ferrum_cpu_features(void)
                                                {1u << 24 | 1u << 22, FERRUM_CPU_AMX_BF16}};
     static const feature_bits_t leaf7_1_eax[] = {{1u << 4, FERRUM_CPU_AVX_VNNI},
                                                  {1u << 5, FERRUM_CPU_AVX512_BF16}};
-    const uint32_t only_avx512 =
-        FERRUM_CPU_AVX512 | FERRUM_CPU_AVX512_VBMI | FERRUM_CPU_AVX512_VNNI | FERRUM_CPU_AVX512_BF16;
+    const uint32_t only_avx512 = FERRUM_CPU_AVX512 | FERRUM_CPU_AVX512_VBMI |
+                                 FERRUM_CPU_AVX512_VNNI | FERRUM_CPU_AVX512_BF16;
     uint32_t a, b, c, d, features;
 
     if (!__get_cpuid(1, &a, &b, &c, &d) || (c & FMA_OSXSAVE_AVX_F16C) != FMA_OSXSAVE_AVX_F16C)
         return 0;
     const uint32_t xcr0 = read_xcr0();
-    if ((xcr0 & XCR0_AVX) != XCR0_AVX || !__get_cpuid_count(7, 0, &a, &b, &c, &d) ||
-        !(b & 1u << 5))
+    if ((xcr0 & XCR0_AVX) != XCR0_AVX || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & 1u << 5))
         return 0;
 
     const uint32_t subleaves = a;

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+# Every kernel set that this processor can run; bench_kernels is built by `make check` but not run.
+if HAVE_CHECK
+kernel_tests = \
+	tests/kernels/test_dequant \
+	tests/kernels/test_gptq \
+	tests/kernels/test_matmul \
+	tests/kernels/test_vector
+
+check_PROGRAMS += $(kernel_tests)
+TESTS += $(kernel_tests)
+check_LTLIBRARIES += tests/kernels/libfixture.la
+
+kernel_tests_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir) $(CHECK_CFLAGS)
+kernel_tests_ldadd = tests/kernels/libfixture.la kernels/libferrum-kernels.la $(CHECK_LIBS)
+
+tests_kernels_libfixture_la_CPPFLAGS = $(kernel_tests_cppflags)
+tests_kernels_libfixture_la_SOURCES = tests/kernels/fixture.c tests/kernels/fixture.h
+
+tests_kernels_test_dequant_CPPFLAGS = $(kernel_tests_cppflags)
+tests_kernels_test_dequant_LDADD = $(kernel_tests_ldadd)
+tests_kernels_test_gptq_CPPFLAGS = $(kernel_tests_cppflags)
+tests_kernels_test_gptq_LDADD = $(kernel_tests_ldadd)
+tests_kernels_test_matmul_CPPFLAGS = $(kernel_tests_cppflags)
+tests_kernels_test_matmul_LDADD = $(kernel_tests_ldadd)
+tests_kernels_test_vector_CPPFLAGS = $(kernel_tests_cppflags)
+tests_kernels_test_vector_LDADD = $(kernel_tests_ldadd)
+endif
