@@ -62,3 +62,4 @@ CLEANFILES += tests/checks/installed.log tests/checks/installed.trs
 .PHONY: check-san check-asan check-tsan check-threaded check-installed
 
 include tests/support/local.mk
+include tests/kernels/local.mk
