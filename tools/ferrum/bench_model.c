@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT */
+/* `ferrum bench model`: prefill and decode speed of a model file. */
+#include "tools/ferrum/bench.h"
+
+#include <ferrum/util.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct model_flags {
+    char *model, *output;
+    int prompt, tokens, batch, runs;
+    bench_output_t table;
+} model_flags_t;
+
+enum { MAX_RUNS = 100, COLUMNS = 9 };
+
+/* Tokens per second of one run: `batch` requests, a prompt each, then shared decode steps. */
+static ferrum_status_t one_run(const model_flags_t *flags, ferrum_model_t *model, uint32_t vocab,
+                               uint32_t *tokens, float *logits, double *out_prefill,
+                               double *out_decode, ferrum_error_t *err)
+{
+    uint32_t batch = (uint32_t)flags->batch, prompt = (uint32_t)flags->prompt;
+    uint64_t state = 1;
+    ferrum_status_t status = FERRUM_OK;
+    uint64_t *ids = malloc(batch * sizeof *ids);
+    if (ids == NULL)
+        return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE, "out of memory");
+    for (uint32_t i = 0; i < prompt; i++)
+        tokens[i] = (uint32_t)(bench_random(&state) % vocab);
+    double start = cli_now();
+    for (uint32_t i = 0; i < batch && status == FERRUM_OK; i++) {
+        ids[i] = i;
+        status = ferrum_model_prefill(model, i, tokens, prompt, logits, err);
+    }
+    *out_prefill = (double)batch * prompt / (cli_now() - start);
+    start = cli_now();
+    for (int step = 0; step < flags->tokens && status == FERRUM_OK; step++) {
+        if (cli_interrupted)
+            status = ferrum_fail(err, FERRUM_CANCELLED, FERRUM_REASON_NONE, "interrupted");
+        for (uint32_t i = 0; i < batch; i++)
+            tokens[i] = (uint32_t)(bench_random(&state) % vocab);
+        if (status == FERRUM_OK && batch == 1)
+            status = ferrum_model_decode(model, 0, tokens[0], logits, err);
+        else if (status == FERRUM_OK)
+            status = ferrum_model_decode_batch(model, ids, tokens, batch, logits, err);
+    }
+    *out_decode = (double)batch * flags->tokens / (cli_now() - start);
+    ferrum_model_reset(model);
+    free(ids);
+    return status;
+}
+
+static void print_rows(const model_flags_t *flags, const ferrum_runtime_t *runtime,
+                       const ferrum_model_info_t *info, double *prefill, double *decode)
+{
+    bench_table_t table = {.output = flags->table};
+    bench_table_begin(&table);
+    for (int i = 0; i < 2; i++) {
+        double min, median, max;
+        bench_spread(i ? decode : prefill, (size_t)flags->runs, &min, &median, &max);
+        const bench_cell_t cells[COLUMNS] = {
+            {"model", flags->model, 0, 0},
+            {"backend", ferrum_module_name(ferrum_runtime_module(runtime)), 0, 0},
+            {"threads", NULL, ferrum_runtime_threads(runtime), 0},
+            {"moe", info->moe_path, 0, 0},
+            {"test", i ? "decode" : "prefill", 0, 0},
+            {"batch", NULL, flags->batch, 0},
+            {"tokens", NULL, i ? flags->tokens : flags->prompt, 0},
+            {"tokens_per_second", NULL, median, 2},
+            {"best", NULL, max, 2},
+        };
+        bench_table_row(&table, cells, COLUMNS);
+    }
+    bench_table_end(&table);
+}
+
+static int run(const model_flags_t *flags)
+{
+    ferrum_runtime_t *runtime;
+    ferrum_model_t *model;
+    ferrum_error_t err = FERRUM_ERROR_INIT;
+    ferrum_model_info_t info = {.head = FERRUM_HEAD(ferrum_model_info_t)};
+    double prefill[MAX_RUNS], decode[MAX_RUNS];
+    uint32_t capacity = (uint32_t)(flags->prompt + flags->tokens + 1);
+    int rc = cli_open_model(flags->model, capacity, (uint32_t)flags->batch, &runtime, &model);
+    if (rc != CLI_OK)
+        return rc;
+    ferrum_status_t status = ferrum_model_get_info(model, &info, &err);
+    float *logits = NULL;
+    uint32_t *tokens = NULL;
+    if (status == FERRUM_OK) {
+        logits = malloc((size_t)flags->batch * info.vocab * sizeof *logits);
+        int most = flags->prompt > flags->batch ? flags->prompt : flags->batch;
+        tokens = malloc((size_t)most * sizeof *tokens);
+        if (logits == NULL || tokens == NULL)
+            status = ferrum_fail(&err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE, "out of memory");
+    }
+    for (int i = -1; i < flags->runs && status == FERRUM_OK; i++) { /* -1 warms up */
+        int at = i < 0 ? 0 : i;
+        status = one_run(flags, model, info.vocab, tokens, logits, &prefill[at], &decode[at], &err);
+    }
+    if (status == FERRUM_OK)
+        print_rows(flags, runtime, &info, prefill, decode);
+    rc = status == FERRUM_OK ? cli_finish_output() : cli_fail(&err, status, CLI_FAILED);
+    free(logits);
+    free(tokens);
+    ferrum_model_free(model);
+    ferrum_runtime_close(runtime);
+    return rc;
+}
+
+static int check_flags(model_flags_t *flags)
+{
+    if (flags->model == NULL)
+        return cli_error(CLI_USAGE, "bench model needs a model: -m FILE.gguf or -m DIRECTORY");
+    if (flags->prompt <= 0 || flags->tokens <= 0 || flags->batch <= 0 || flags->runs <= 0 ||
+        flags->runs > MAX_RUNS || flags->prompt > 1 << 20 || flags->tokens > 1 << 20 ||
+        flags->batch > 1 << 12)
+        return cli_error(CLI_USAGE, "-p, -n, --batch and --runs must be positive (runs <= %d)",
+                         MAX_RUNS);
+    if (!bench_output_parse(flags->output ? flags->output : "md", &flags->table))
+        return cli_error(CLI_USAGE, "-o %s is not one of md, csv, json", flags->output);
+    return CLI_OK;
+}
+
+int cli_bench_model(int argc, const char **argv)
+{
+    model_flags_t flags = {.prompt = 128, .tokens = 64, .batch = 1, .runs = 3};
+    const struct poptOption table[] = {
+        {"model", 'm', POPT_ARG_STRING, &flags.model, 0, "a .gguf file or a GPTQ directory", "PATH"},
+        {"prompt", 'p', POPT_ARG_INT, &flags.prompt, 0, "prompt tokens (128)", "N"},
+        {"tokens", 'n', POPT_ARG_INT, &flags.tokens, 0, "tokens to decode (64)", "N"},
+        {"batch", '\0', POPT_ARG_INT, &flags.batch, 0, "requests decoded together (1)", "N"},
+        {"runs", '\0', POPT_ARG_INT, &flags.runs, 0, "counted runs after a warm-up (3)", "N"},
+        {"output", 'o', POPT_ARG_STRING, &flags.output, 0, "md, csv or json (md)", "KIND"},
+        {NULL, '\0', POPT_ARG_INCLUDE_TABLE, cli_backend_table, 0, "Backend:", NULL},
+        POPT_TABLEEND};
+    poptContext context;
+    bool help;
+    int rc = cli_parse(argc, argv, table, "bench model -m MODEL [OPTIONS]", &context, &help);
+    if (rc != CLI_OK || help)
+        return rc;
+    const char *extra = poptGetArg(context);
+    rc = extra != NULL ? cli_error(CLI_USAGE, "bench model: unexpected argument \"%s\"", extra)
+                       : check_flags(&flags);
+    if (rc == CLI_OK)
+        rc = run(&flags);
+    poptFreeContext(context);
+    free(flags.model);
+    free(flags.output);
+    return rc;
+}

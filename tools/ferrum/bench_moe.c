@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * `ferrum bench moe`: the routed-expert FFN of one layer on random weights and routing. Calls
+ * rotate over several layers, so that decode reads its weights from memory and not from a cache.
+ */
+#include "tools/ferrum/bench.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_LIST = 32, ORACLE_TOKENS = 2, MIN_RUNS = 5, MAX_RUNS = 4096, COLUMNS = 14 };
+
+typedef struct moe_flags {
+    char *format, *tokens, *threads, *output;
+    int hidden, intermediate, experts, top_k, group, layers, no_error;
+    double seconds;
+    uint32_t token_list[MAX_LIST], thread_list[MAX_LIST];
+    size_t token_count, thread_count;
+    bench_output_t table;
+    const bench_format_t *weights;
+} moe_flags_t;
+
+/* The layers of a run and the inputs of one token count. */
+typedef struct moe_bench {
+    const moe_flags_t *flags;
+    ferrum_runtime_t *runtime;
+    bench_layer_t *source;
+    ferrum_moe_layer_t **layer;
+    float *x, *out, *weights;
+    int32_t *ids; /* [layers, tokens, top_k] */
+    double *reference;
+    bench_table_t table;
+} moe_bench_t;
+
+static bool parse_list(const char *text, uint32_t *out_list, size_t *out_count)
+{
+    *out_count = 0;
+    for (const char *at = text; *at != '\0';) {
+        char *end;
+        unsigned long value = strtoul(at, &end, 10);
+        if (end == at || value == 0 || value > 1u << 20 || *out_count == MAX_LIST ||
+            (*end != ',' && *end != '\0'))
+            return false;
+        out_list[(*out_count)++] = (uint32_t)value;
+        at = *end == ',' ? end + 1 : end;
+    }
+    return *out_count > 0;
+}
+
+/* Distinct experts per token, uniform over all of them. */
+static void random_routing(const moe_flags_t *flags, uint32_t tokens, uint64_t *state, int32_t *ids,
+                           float *weights)
+{
+    uint32_t k = (uint32_t)flags->top_k;
+    for (uint32_t t = 0; t < tokens; t++) {
+        float sum = 0;
+        for (uint32_t j = 0; j < k; j++) {
+            int32_t id;
+            bool taken;
+            do {
+                id = (int32_t)(bench_random(state) % (uint64_t)flags->experts);
+                taken = false;
+                for (uint32_t i = 0; i < j; i++)
+                    taken = taken || ids[t * k + i] == id;
+            } while (taken);
+            ids[t * k + j] = id;
+            weights[t * k + j] = 0.1F + fabsf(bench_uniform(state));
+            sum += weights[t * k + j];
+        }
+        for (uint32_t j = 0; j < k; j++)
+            weights[t * k + j] /= sum;
+    }
+}
+
+static uint32_t distinct_experts(const int32_t *ids, size_t count, uint32_t experts)
+{
+    unsigned char *seen = calloc(experts, 1);
+    uint32_t distinct = 0;
+    for (size_t i = 0; seen != NULL && i < count; i++)
+        if (!seen[ids[i]]) {
+            seen[ids[i]] = 1;
+            distinct++;
+        }
+    free(seen);
+    return distinct;
+}
+
+/* Largest error over rows, ||o - r|| / ||r||, of the last call's output. */
+static double relative_error(const float *out, const double *reference, uint32_t rows,
+                             uint32_t hidden)
+{
+    double worst = 0;
+    for (uint32_t t = 0; t < rows; t++) {
+        double diff = 0, norm = 0;
+        for (uint32_t i = 0; i < hidden; i++) {
+            double r = reference[(size_t)t * hidden + i];
+            double d = (double)out[(size_t)t * hidden + i] - r;
+            diff += d * d;
+            norm += r * r;
+        }
+        double error = norm > 0 ? sqrt(diff / norm) : sqrt(diff);
+        worst = error > worst || isnan(error) ? error : worst;
+    }
+    return worst;
+}
+
+static ferrum_status_t forward(moe_bench_t *bench, ferrum_session_t *session, uint32_t layer,
+                               uint32_t tokens, ferrum_error_t *err)
+{
+    size_t pairs = (size_t)tokens * (uint32_t)bench->flags->top_k;
+    return ferrum_moe_layer_forward(session, bench->layer[layer], bench->x,
+                                    bench->ids + layer * pairs, bench->weights, bench->out, tokens,
+                                    (uint32_t)bench->flags->top_k, 0, err);
+}
+
+static void print_row(moe_bench_t *bench, uint32_t tokens, uint32_t threads,
+                      const bench_limits_t *limits, double *micros, size_t runs, double bytes,
+                      double error)
+{
+    const moe_flags_t *flags = bench->flags;
+    double min, median, max;
+    bench_spread(micros, runs, &min, &median, &max);
+    double flops = 6.0 * flags->hidden * flags->intermediate * tokens * flags->top_k;
+    double gbps = bytes / median / 1e3, gflops = flops / median / 1e3;
+    bench_cell_t cells[COLUMNS] = {
+        {"format", flags->weights->name, 0, 0},
+        {"tokens", NULL, tokens, 0},
+        {"threads", NULL, threads, 0},
+        {"us_median", NULL, median, 1},
+        {"us_min", NULL, min, 1},
+        {"us_max", NULL, max, 1},
+        {"runs", NULL, (double)runs, 0},
+        {"weight_gbps", NULL, gbps, 2},
+        {"gflops", NULL, gflops, 1},
+        {"bandwidth_fraction", NULL, gbps / limits->read_gbps, 3},
+        {"f32_fraction", NULL, gflops / limits->f32_gflops, 3},
+        {"int8_fraction", NULL, limits->int8_gops > 0 ? gflops / limits->int8_gops : 0, 3},
+        {"rel_error", flags->no_error ? "-" : NULL, error, -1},
+        {"backend", ferrum_module_name(ferrum_runtime_module(bench->runtime)), 0, 0},
+    };
+    bench_table_row(&bench->table, cells, COLUMNS);
+}
+
+static int measure(moe_bench_t *bench, ferrum_session_t *session, uint32_t tokens,
+                   uint32_t threads, const bench_limits_t *limits)
+{
+    const moe_flags_t *flags = bench->flags;
+    ferrum_error_t err = FERRUM_ERROR_INIT;
+    uint32_t layers = (uint32_t)flags->layers;
+    uint64_t state = 7 * (uint64_t)tokens + 1;
+    size_t pairs = (size_t)tokens * (uint32_t)flags->top_k;
+    double bytes = 0, error = 0;
+    for (uint32_t i = 0; i < layers; i++) {
+        random_routing(flags, tokens, &state, bench->ids + i * pairs, bench->weights);
+        bytes += (double)distinct_experts(bench->ids + i * pairs, pairs, (uint32_t)flags->experts) *
+                 (double)bench->source[0].expert_bytes / layers;
+    }
+    for (size_t i = 0; i < (size_t)tokens * (size_t)flags->hidden; i++)
+        bench->x[i] = bench_uniform(&state);
+    ferrum_status_t status = FERRUM_OK;
+    if (!flags->no_error) {
+        uint32_t rows = tokens < ORACLE_TOKENS ? tokens : ORACLE_TOKENS;
+        status = ferrum_moe_reference(&bench->source[0].desc, bench->x, bench->ids, bench->weights,
+                                      bench->reference, rows, (uint32_t)flags->top_k, &err);
+        if (status == FERRUM_OK)
+            status = forward(bench, session, 0, tokens, &err);
+        if (status == FERRUM_OK)
+            error = relative_error(bench->out, bench->reference, rows, (uint32_t)flags->hidden);
+    }
+    for (uint32_t i = 0; status == FERRUM_OK && i < layers; i++)
+        status = forward(bench, session, i, tokens, &err);
+    static double micros[MAX_RUNS];
+    size_t runs = 0;
+    double begin = cli_now();
+    while (status == FERRUM_OK && runs < MAX_RUNS && !cli_interrupted &&
+           (runs < MIN_RUNS || cli_now() - begin < flags->seconds)) {
+        double start = cli_now();
+        status = forward(bench, session, (uint32_t)(runs % layers), tokens, &err);
+        micros[runs++] = (cli_now() - start) * 1e6;
+    }
+    if (status != FERRUM_OK)
+        return cli_fail(&err, status, CLI_FAILED);
+    if (cli_interrupted)
+        return cli_error(CLI_INTERRUPTED, "interrupted");
+    print_row(bench, tokens, threads, limits, micros, runs, bytes, error);
+    return CLI_OK;
+}
+
+static int measure_all(moe_bench_t *bench)
+{
+    const moe_flags_t *flags = bench->flags;
+    bench->table.output = flags->table;
+    bench_table_begin(&bench->table);
+    for (size_t i = 0; i < flags->thread_count; i++) {
+        uint32_t threads = flags->thread_list[i];
+        ferrum_error_t err = FERRUM_ERROR_INIT;
+        bench_limits_t limits;
+        ferrum_session_t *session;
+        if (!bench_limits_measure(threads, &limits))
+            return cli_error(CLI_RESOURCES, "cannot start %u threads or hold 256 MiB", threads);
+        fprintf(stderr,
+                "ferrum: machine with %u threads: read %.1f GB/s, f32 %.0f GFLOP/s, int8 %.0f "
+                "GOP/s\n",
+                threads, limits.read_gbps, limits.f32_gflops, limits.int8_gops);
+        ferrum_status_t status = ferrum_session_new(bench->runtime, threads, &session, &err);
+        if (status != FERRUM_OK)
+            return cli_fail(&err, status, CLI_BACKEND);
+        int rc = CLI_OK;
+        for (size_t j = 0; j < flags->token_count && rc == CLI_OK; j++)
+            rc = measure(bench, session, flags->token_list[j], threads, &limits);
+        ferrum_session_free(session);
+        if (rc != CLI_OK)
+            return rc;
+    }
+    bench_table_end(&bench->table);
+    return cli_finish_output();
+}
+
+static int make_layers(moe_bench_t *bench)
+{
+    const moe_flags_t *flags = bench->flags;
+    ferrum_error_t err = FERRUM_ERROR_INIT;
+    double begin = cli_now();
+    uint64_t source_bytes = 0, held_bytes = 0;
+    char kernel[64] = "";
+    for (int i = 0; i < flags->layers; i++) {
+        if (cli_interrupted)
+            return cli_error(CLI_INTERRUPTED, "interrupted");
+        ferrum_status_t status = bench_layer_make(
+            flags->weights, (uint32_t)flags->hidden, (uint32_t)flags->intermediate,
+            (uint32_t)flags->experts, (uint32_t)flags->group, (uint64_t)i + 1, &bench->source[i],
+            &err);
+        if (status == FERRUM_OK)
+            status = ferrum_moe_layer_create(bench->runtime, &bench->source[i].desc,
+                                             &bench->layer[i], &err);
+        ferrum_expert_ffn_info_t info = {.head = FERRUM_HEAD(ferrum_expert_ffn_info_t)};
+        if (status == FERRUM_OK)
+            status = ferrum_moe_layer_info(bench->layer[i], &info, &err);
+        if (status != FERRUM_OK)
+            return cli_fail(&err, status, CLI_FAILED);
+        source_bytes += info.source_bytes;
+        held_bytes += info.bytes;
+        memcpy(kernel, info.kernel, sizeof kernel);
+    }
+    char source[24], held[24];
+    fprintf(stderr, "ferrum: %d layers of %s, %s as given, %s held by the backend (%s), %.1f s\n",
+            flags->layers, flags->weights->name, cli_bytes(source_bytes, source),
+            cli_bytes(held_bytes, held), kernel, cli_now() - begin);
+    return CLI_OK;
+}
+
+static int run(const moe_flags_t *flags)
+{
+    uint32_t most = 0;
+    for (size_t i = 0; i < flags->token_count; i++)
+        most = flags->token_list[i] > most ? flags->token_list[i] : most;
+    size_t width = (size_t)flags->hidden, layers = (size_t)flags->layers;
+    size_t pairs = (size_t)most * (size_t)flags->top_k;
+    moe_bench_t bench = {
+        .flags = flags,
+        .source = calloc(layers, sizeof *bench.source),
+        .layer = calloc(layers, sizeof *bench.layer),
+        .x = malloc(most * width * sizeof(float)),
+        .out = malloc(most * width * sizeof(float)),
+        .weights = malloc(pairs * sizeof(float)),
+        .ids = malloc(layers * pairs * sizeof(int32_t)),
+        .reference = malloc(ORACLE_TOKENS * width * sizeof(double)),
+    };
+    int rc;
+    if (!bench.source || !bench.layer || !bench.x || !bench.out || !bench.weights || !bench.ids ||
+        !bench.reference)
+        rc = cli_error(CLI_RESOURCES, "out of memory for the inputs");
+    else
+        rc = cli_open_runtime(&bench.runtime);
+    if (rc == CLI_OK) {
+        rc = make_layers(&bench);
+        if (rc == CLI_OK)
+            rc = measure_all(&bench);
+        for (size_t i = 0; i < layers; i++) {
+            ferrum_moe_layer_free(bench.layer[i]);
+            bench_layer_free(&bench.source[i]);
+        }
+        ferrum_runtime_close(bench.runtime);
+    }
+    free(bench.source);
+    free(bench.layer);
+    free(bench.x);
+    free(bench.out);
+    free(bench.weights);
+    free(bench.ids);
+    free(bench.reference);
+    return rc;
+}
+
+static int check_flags(moe_flags_t *flags)
+{
+    const char *threads = flags->threads ? flags->threads : "1";
+    flags->weights = bench_format_find(flags->format ? flags->format : "q4_k");
+    if (flags->weights == NULL)
+        return cli_error(CLI_USAGE, "--format %s is not one of %s", flags->format,
+                         bench_format_names());
+    if (!parse_list(flags->tokens ? flags->tokens : "1,8,32,128,512", flags->token_list,
+                    &flags->token_count))
+        return cli_error(CLI_USAGE, "--tokens wants numbers such as 1,8,32");
+    if (!parse_list(threads, flags->thread_list, &flags->thread_count))
+        return cli_error(CLI_USAGE, "--threads wants numbers such as 1,2");
+    if (!bench_output_parse(flags->output ? flags->output : "md", &flags->table))
+        return cli_error(CLI_USAGE, "-o %s is not one of md, csv, json", flags->output);
+    if (flags->hidden <= 0 || flags->intermediate <= 0 || flags->experts <= 0 ||
+        flags->top_k <= 0 || flags->layers <= 0 || flags->group < 0 || flags->hidden > 1 << 20 ||
+        flags->intermediate > 1 << 20 || flags->experts > 1 << 16 || flags->layers > 1 << 12)
+        return cli_error(CLI_USAGE, "shapes must be positive and of a sane size");
+    if (flags->top_k > flags->experts)
+        return cli_error(CLI_USAGE, "--top-k %d exceeds --experts %d", flags->top_k,
+                         flags->experts);
+    return CLI_OK;
+}
+
+int cli_bench_moe(int argc, const char **argv)
+{
+    moe_flags_t flags = {.hidden = 2048, .intermediate = 768, .experts = 128, .top_k = 8,
+                         .group = 128, .layers = 8, .seconds = 1.0};
+    const struct poptOption table[] = {
+        {"format", '\0', POPT_ARG_STRING, &flags.format, 0, "weight format (default q4_k)", "NAME"},
+        {"hidden", '\0', POPT_ARG_INT, &flags.hidden, 0, "hidden size (2048)", "N"},
+        {"intermediate", '\0', POPT_ARG_INT, &flags.intermediate, 0, "expert width (768)", "N"},
+        {"experts", '\0', POPT_ARG_INT, &flags.experts, 0, "experts (128)", "N"},
+        {"top-k", '\0', POPT_ARG_INT, &flags.top_k, 0, "experts per token (8)", "K"},
+        {"group", '\0', POPT_ARG_INT, &flags.group, 0,
+         "GPTQ group size, 0: per channel (128)", "N"},
+        {"tokens", '\0', POPT_ARG_STRING, &flags.tokens, 0, "token counts (1,8,32,128,512)",
+         "LIST"},
+        {"threads", 't', POPT_ARG_STRING, &flags.threads, 0, "thread counts (1)", "LIST"},
+        {"layers", '\0', POPT_ARG_INT, &flags.layers, 0, "layers to rotate over (8)", "N"},
+        {"seconds", '\0', POPT_ARG_DOUBLE, &flags.seconds, 0, "time per row (1)", "S"},
+        {"no-error", '\0', POPT_ARG_NONE, &flags.no_error, 0, "skip the f64 reference", NULL},
+        {"output", 'o', POPT_ARG_STRING, &flags.output, 0, "md, csv or json (md)", "KIND"},
+        {"backend", 'b', POPT_ARG_STRING, &cli_backend.backend, 0,
+         "name, list, path or auto (default: FERRUM_BACKEND)", "SPEC"},
+        {"verbose", 'v', POPT_ARG_NONE, &cli_backend.verbose, 0, "log everything to stderr", NULL},
+        POPT_TABLEEND};
+    poptContext context;
+    bool help;
+    int rc = cli_parse(argc, argv, table, "bench moe [OPTIONS]", &context, &help);
+    if (rc != CLI_OK || help)
+        return rc;
+    const char *extra = poptGetArg(context);
+    rc = extra != NULL ? cli_error(CLI_USAGE, "bench moe: unexpected argument \"%s\"", extra)
+                       : check_flags(&flags);
+    if (rc == CLI_OK)
+        rc = run(&flags);
+    poptFreeContext(context);
+    free(flags.format);
+    free(flags.tokens);
+    free(flags.threads);
+    free(flags.output);
+    return rc;
+}
