@@ -10,6 +10,7 @@ the lowest held-out loss so far), build/latest.pt and loss.csv.
 
 import argparse
 import csv
+import functools
 import math
 import os
 import time
@@ -41,7 +42,7 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def add_residual_dropout(model, probability):
+def prepare_for_training(model, probability):
     """Qwen3-MoE has no dropout on its residual branches, but this text is read over a dozen times."""
     def drop(module, _inputs, output):
         return F.dropout(output, probability, training=module.training)
@@ -49,7 +50,36 @@ def add_residual_dropout(model, probability):
     for layer in model.model.layers:
         layer.self_attn.o_proj.register_forward_hook(drop)
         layer.mlp.register_forward_hook(drop)
+        layer.mlp.experts.forward = functools.partial(experts_forward, layer.mlp.experts)
     model.model.embed_tokens.register_forward_hook(drop)
+
+
+def experts_forward(experts, hidden, selected, weights):
+    """Qwen3MoeExperts.forward, but for unbind: indexing the stacked weights expert by expert, as transformers does,
+    makes the backward pass fill a zero tensor as large as the whole stack for every expert."""
+    result = torch.zeros_like(hidden)
+    stacks = zip(experts.gate_up_proj.unbind(0), experts.down_proj.unbind(0))
+    for expert, (gate_up_weight, down_weight) in enumerate(stacks):
+        rows, slots = torch.where(selected == expert)
+        gate, up = F.linear(hidden[rows], gate_up_weight).chunk(2, dim=-1)
+        down = F.linear(F.silu(gate) * up, down_weight)
+        result = result.index_add(0, rows, down * weights[rows, slots, None])
+    return result
+
+
+def balance_loss(router_logits, top_k):
+    """Keeps the experts evenly used; 1 for each layer where they are.
+
+    Layer by layer, unlike transformers' load_balancing_loss_func, which sums the layers up first: under that one an
+    expert may die in one layer as long as another layer makes up for it, and some did.
+    """
+    total = 0.0
+    for logits in router_logits:
+        probabilities = logits.softmax(-1)
+        counts = torch.bincount(logits.topk(top_k, dim=-1).indices.flatten(), minlength=logits.shape[-1])
+        share = counts / counts.sum()
+        total = total + logits.shape[-1] * (share * probabilities.mean(0)).sum()
+    return total
 
 
 def random_windows(ids, length, generator):
@@ -98,7 +128,7 @@ def main():
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight /= math.sqrt(2 * config.num_hidden_layers)
             layer.mlp.experts.down_proj /= math.sqrt(2 * config.num_hidden_layers)
-    add_residual_dropout(model, args.dropout)
+    prepare_for_training(model, args.dropout)
     model.train()
 
     decayed = [p for p in model.parameters() if p.dim() >= 2]
@@ -146,8 +176,8 @@ def main():
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
             output = model(input_ids=inputs, output_router_logits=True, use_cache=False)
             loss = F.cross_entropy(output.logits.flatten(0, 1).float(), targets.flatten())
-            # The auxiliary loss keeps the eight experts evenly used; it is 2 (= top-k) when they are.
-            total = loss + 0.01 * output.aux_loss
+            balance = balance_loss(output.router_logits, config.num_experts_per_tok)
+            total = loss + 0.01 * balance
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -156,7 +186,7 @@ def main():
         running_count += 1
         step += 1
         if step in (1, 10, 50) or step % 200 == 0:
-            print(f"step {step} loss {loss.item():.4f} aux {output.aux_loss.item():.3f} "
+            print(f"step {step} loss {loss.item():.4f} balance {balance.item() / config.num_hidden_layers:.3f} "
                   f"{step * TOKENS_PER_STEP / (time.monotonic() - start):.0f} tokens/s", flush=True)
     print(f"done: {step} steps, best held-out loss {best:.4f}", flush=True)
 
