@@ -1,1 +1,33 @@
 # SPDX-License-Identifier: MIT
+# The loader, part of libferrum.so; tests link this library to reach its internals.
+pkginclude_HEADERS += plugin/include/ferrum/loader.h
+
+noinst_LTLIBRARIES += plugin/libferrum-plugin.la
+plugin_libferrum_plugin_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/plugin/include \
+	-DFERRUM_PKGLIBDIR='"$(pkglibdir)"'
+plugin_libferrum_plugin_la_SOURCES = \
+	plugin/elf_check.c \
+	plugin/elf_check.h \
+	plugin/env.c \
+	plugin/image.c \
+	plugin/image.h \
+	plugin/internal.h \
+	plugin/library.c \
+	plugin/library.h \
+	plugin/loader.c \
+	plugin/memory.c \
+	plugin/memory.h \
+	plugin/module.c \
+	plugin/ops.def \
+	plugin/options.c \
+	plugin/options.h \
+	plugin/search.c \
+	plugin/search.h \
+	plugin/select.c \
+	plugin/sys.c \
+	plugin/sys.h \
+	plugin/tables.c \
+	plugin/tables.h \
+	plugin/text.h \
+	plugin/traces.c \
+	plugin/traces.h
