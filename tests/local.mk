@@ -26,7 +26,9 @@ dist_check_SCRIPTS += $(TREE_CHECKS)
 if !FERRUM_SANITIZED
 TESTS += $(TREE_CHECKS)
 endif
-EXTRA_DIST += tests/checks/cppcheck.suppress tests/checks/installed.sh
+EXTRA_DIST += tests/checks/cppcheck.suppress tests/checks/installed.sh tests/golden
+dist-hook:
+	find '$(distdir)' -name __pycache__ -exec rm -rf {} +
 
 # `make check-san` repeats the tests under AddressSanitizer and UndefinedBehaviorSanitizer, and
 # those in THREADED_TESTS under ThreadSanitizer, each in a build directory next to this one.
