@@ -61,7 +61,8 @@ typedef struct ferrum_ids_tpe {
     int32_t *ids; /**< [num_experts, max_per_expert]; unused entries 0 */
     uint32_t num_experts;
     uint32_t max_per_expert; /**< longest list, at least 1 */
-    ferrum_host_array_t store;
+    ferrum_host_array_t tpe_store;
+    ferrum_host_array_t ids_store;
 } ferrum_ids_tpe_t;
 
 /** Lists of the pairs @p selected [count] in order; ids >= num_experts are skipped.

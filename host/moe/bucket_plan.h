@@ -19,6 +19,7 @@ typedef struct ferrum_bucket_plan {
     uint32_t pairs;             /**< P */
     uint32_t *expert_offsets;   /**< [num_experts + 1] */
     uint32_t *packed_token_idx; /**< [pairs] */
+    uint32_t *packed_pairs;     /**< [pairs]: inverse of pairs_by_token */
     int32_t *pairs_by_token;    /**< [pairs] */
     float *pair_weights;        /**< [pairs] */
     uint32_t *cursors;          /**< [num_experts], scratch */

@@ -24,6 +24,7 @@ typedef struct ferrum_ops {
     const ferrum_moe_fused_ops_t *moe;
     ferrum_device_info_t info;     /**< of the device */
     const ferrum_logger_t *logger; /**< the host's */
+    ferrum_precision_t precision;  /**< what expert_ffn objects are asked for by default */
 } ferrum_ops_t;
 
 /** Fill @p out_ops for @p device, which was opened by @p module. [any-thread] */
