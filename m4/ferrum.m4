@@ -41,14 +41,10 @@ AC_DEFUN([FERRUM_DEPENDENCIES], [
   AC_SEARCH_LIBS([pthread_create], [pthread], [], [AC_MSG_ERROR([POSIX threads are required])])
 ])
 
-dnl FERRUM_LINKING: flags for shared objects, and those for plugins: a module that exports the one
-dnl query symbol and leaves nothing unresolved. Call it before FERRUM_SANITIZERS.
+dnl FERRUM_LINKING: flags for shared objects. Call it before FERRUM_SANITIZERS.
 AC_DEFUN([FERRUM_LINKING], [
   FERRUM_LINK_FLAGS="-Wl,-z,relro,-z,now -Wl,-z,defs"
-  FERRUM_PLUGIN_LDFLAGS='-module -avoid-version -shared $(FERRUM_LINK_FLAGS)'
-  FERRUM_PLUGIN_LDFLAGS="$FERRUM_PLUGIN_LDFLAGS"' -Wl,--version-script=$(top_srcdir)/backends/plugin.map'
   AC_SUBST([FERRUM_LINK_FLAGS])
-  AC_SUBST([FERRUM_PLUGIN_LDFLAGS])
 ])
 
 dnl FERRUM_SANITIZERS: --enable-sanitizers=address,undefined or =thread. The flag goes into CFLAGS,

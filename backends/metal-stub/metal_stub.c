@@ -200,7 +200,7 @@ static ferrum_status_t buffer_write(ferrum_context_t *ctx, ferrum_buffer_t *dst,
                                     uint64_t dst_offset, ferrum_dtype_t dtype, const void *src,
                                     uint64_t count, ferrum_error_t *err)
 {
-    unsigned char *to;
+    unsigned char *to = NULL;
     FERRUM_TRY(range_of(dst, dtype, dst_offset, count, &to, err));
     if (count)
         memcpy(to, src, (size_t)count * ferrum_dtype_bytes(dtype));
@@ -218,7 +218,7 @@ static ferrum_status_t buffer_read(ferrum_context_t *ctx, const ferrum_buffer_t 
                                    uint64_t src_offset, ferrum_dtype_t dtype, void *out_dst,
                                    uint64_t count, ferrum_error_t *err)
 {
-    unsigned char *from;
+    unsigned char *from = NULL;
     FERRUM_TRY(range_of(src, dtype, src_offset, count, &from, err));
     if (count)
         memcpy(out_dst, from, (size_t)count * ferrum_dtype_bytes(dtype));
@@ -235,7 +235,7 @@ static ferrum_status_t buffer_read_f32(ferrum_context_t *ctx, const ferrum_buffe
 static ferrum_status_t buffer_zero(ferrum_context_t *ctx, ferrum_buffer_t *buffer, uint64_t offset,
                                    uint64_t count, ferrum_error_t *err)
 {
-    unsigned char *to;
+    unsigned char *to = NULL;
     FERRUM_TRY(range_of(buffer, buffer ? buffer->dtype : 0, offset, count, &to, err));
     memset(to, 0, (size_t)count * ferrum_dtype_bytes(buffer->dtype));
     return FERRUM_OK;
