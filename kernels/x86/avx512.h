@@ -22,10 +22,26 @@ static inline __mmask16 ferrum_lanes_avx512(size_t n)
     return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
 }
 
-/** The half at @p p, widened to every lane. */
+/** @p value in every lane, by way of memory: decoding is short of shuffles (one port), and a
+ * broadcast that is a load needs none. Compilers turn it into a shuffle unless the value is pinned.
+ */
+static inline __m512 ferrum_broadcast_avx512(float value)
+{
+    __asm__("" : "+m"(value));
+    return _mm512_set1_ps(value);
+}
+
+/** The half at @p p in every lane; reads 8 bytes. */
 static inline __m512 ferrum_broadcast_f16_avx512(const uint8_t *p)
 {
-    return _mm512_cvtph_ps(_mm256_set1_epi16((short)ferrum_load_u16(p)));
+    const __m128i halves = _mm_loadl_epi64((const __m128i *)(const void *)p);
+    return ferrum_broadcast_avx512(_mm_cvtss_f32(_mm_cvtph_ps(halves)));
+}
+
+/** The half at @p p in every lane; reads 2 bytes, for halves at the end of a block. */
+static inline __m512 ferrum_broadcast_last_f16_avx512(const uint8_t *p)
+{
+    return ferrum_broadcast_avx512(_cvtsh_ss(ferrum_load_u16(p)));
 }
 
 /** 16 bytes at @p p as 16 unsigned dwords. */

@@ -17,7 +17,7 @@ void ferrum_dequant_f16_avx2(const void *blocks, float *out, size_t n)
         _mm256_storeu_ps(out + i, _mm256_cvtph_ps(h));
     }
     for (; i < n; i++)
-        out[i] = ferrum_load_f16_avx2(p + 2 * i);
+        out[i] = ferrum_load_last_f16_avx2(p + 2 * i);
 }
 
 void ferrum_dequant_bf16_avx2(const void *blocks, float *out, size_t n)

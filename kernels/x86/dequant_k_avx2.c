@@ -24,6 +24,15 @@ static inline __m256i move_bits(__m256i v, int from, int to, int mask)
     return _mm256_and_si256(v, _mm256_set1_epi8((char)mask));
 }
 
+/** out = d times 16 signed bytes. */
+static inline void scales16(const void *bytes, float d, float out[16])
+{
+    const __m256 factor = _mm256_set1_ps(d);
+    _mm256_storeu_ps(out, _mm256_mul_ps(factor, ferrum_widen_i8_avx2(bytes)));
+    _mm256_storeu_ps(out + 8,
+                     _mm256_mul_ps(factor, ferrum_widen_i8_avx2((const uint8_t *)bytes + 8)));
+}
+
 /** Scales d sc and negated minimums -dmin mn of a Q4_K or Q5_K block. */
 static inline void k_scales(const uint8_t *p, float out_d[8], float out_m[8])
 {
@@ -54,7 +63,7 @@ void ferrum_dequant_q4_k_avx2(const void *blocks, float *out, size_t n)
             store32(codes + 64 * c + 32, move_bits(q, 4, 0, 15));
         }
         for (size_t sub = 0; sub < 8; sub++)
-            ferrum_expand_avx2(codes + 32 * sub, d[sub], m[sub], out + i + 32 * sub, 32);
+            ferrum_expand_min_avx2(codes + 32 * sub, d[sub], m[sub], out + i + 32 * sub, 32);
     }
 }
 
@@ -76,7 +85,7 @@ void ferrum_dequant_q5_k_avx2(const void *blocks, float *out, size_t n)
                     _mm256_or_si256(move_bits(q, 4, 0, 15), move_bits(h, 2 * c + 1, 4, 16)));
         }
         for (size_t sub = 0; sub < 8; sub++)
-            ferrum_expand_avx2(codes + 32 * sub, d[sub], m[sub], out + i + 32 * sub, 32);
+            ferrum_expand_min_avx2(codes + 32 * sub, d[sub], m[sub], out + i + 32 * sub, 32);
     }
 }
 
@@ -86,8 +95,9 @@ void ferrum_dequant_q6_k_avx2(const void *blocks, float *out, size_t n)
     const uint8_t *p = blocks;
 
     for (size_t i = 0; i < n; i += BLOCK, p += 210) {
-        const float d = ferrum_load_f16_avx2(p + 208);
         int8_t codes[BLOCK];
+        float scales[16];
+        scales16(p + 192, ferrum_load_last_f16_avx2(p + 208), scales);
 #pragma GCC unroll 8
         for (int run = 0; run < 8; run++) {
             const int half = run / 4, r = run % 4;
@@ -98,8 +108,7 @@ void ferrum_dequant_q6_k_avx2(const void *blocks, float *out, size_t n)
             store32(codes + 32 * run, _mm256_sub_epi8(q, offset));
         }
         for (size_t g = 0; g < 16; g++)
-            ferrum_expand_avx2(codes + 16 * g, d * (float)(int8_t)p[192 + g], FERRUM_NO_MIN,
-                               out + i + 16 * g, 16);
+            ferrum_expand_avx2(codes + 16 * g, scales[g], out + i + 16 * g, 16);
     }
 }
 
@@ -108,15 +117,20 @@ void ferrum_dequant_q2_k_avx2(const void *blocks, float *out, size_t n)
     const uint8_t *p = blocks;
 
     for (size_t i = 0; i < n; i += BLOCK, p += 84) {
-        const float d = ferrum_load_f16_avx2(p + 80), m = -ferrum_load_f16_avx2(p + 82);
-        int8_t codes[BLOCK];
+        const __m128i packed = _mm_loadu_si128((const __m128i *)(const void *)p);
+        int8_t codes[BLOCK], low[16], high[16];
+        float d[16], m[16];
+        _mm_storeu_si128((__m128i *)(void *)low, _mm_and_si128(packed, _mm_set1_epi8(15)));
+        _mm_storeu_si128((__m128i *)(void *)high,
+                         _mm_and_si128(_mm_srli_epi16(packed, 4), _mm_set1_epi8(15)));
+        scales16(low, ferrum_load_last_f16_avx2(p + 80), d);
+        scales16(high, -ferrum_load_last_f16_avx2(p + 82), m);
 #pragma GCC unroll 8
         for (int run = 0; run < 8; run++)
             store32(codes + 32 * run,
                     move_bits(load32(p + 16 + 32 * (run / 4)), 2 * (run % 4), 0, 3));
         for (size_t g = 0; g < 16; g++)
-            ferrum_expand_avx2(codes + 16 * g, d * (float)(p[g] & 15), m * (float)(p[g] >> 4),
-                               out + i + 16 * g, 16);
+            ferrum_expand_min_avx2(codes + 16 * g, d[g], m[g], out + i + 16 * g, 16);
     }
 }
 
@@ -139,10 +153,11 @@ void ferrum_dequant_q3_k_avx2(const void *blocks, float *out, size_t n)
     const uint8_t *p = blocks;
 
     for (size_t i = 0; i < n; i += BLOCK, p += 110) {
-        const float d = ferrum_load_f16_avx2(p + 108);
         const __m256i h = load32(p);
-        int8_t codes[BLOCK], scales[16];
-        q3_k_scales(p, scales);
+        int8_t codes[BLOCK], bytes[16];
+        float d[16];
+        q3_k_scales(p, bytes);
+        scales16(bytes, ferrum_load_last_f16_avx2(p + 108), d);
 #pragma GCC unroll 8
         for (int run = 0; run < 8; run++) {
             const __m256i q = load32(p + 32 + 32 * (run / 4));
@@ -151,7 +166,6 @@ void ferrum_dequant_q3_k_avx2(const void *blocks, float *out, size_t n)
             store32(codes + 32 * run, _mm256_sub_epi8(code, offset));
         }
         for (size_t g = 0; g < 16; g++)
-            ferrum_expand_avx2(codes + 16 * g, d * (float)scales[g], FERRUM_NO_MIN,
-                               out + i + 16 * g, 16);
+            ferrum_expand_avx2(codes + 16 * g, d[g], out + i + 16 * g, 16);
     }
 }

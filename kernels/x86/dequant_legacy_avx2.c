@@ -23,11 +23,18 @@ static inline __m256i fifth_bits(uint32_t high)
     return _mm256_and_si256(set, _mm256_set1_epi8(16));
 }
 
-static inline void expand_block(__m256i codes, float d, float m, float *out)
+static inline void expand_block(__m256i codes, float d, float *out)
 {
-    int8_t bytes[32];
-    _mm256_storeu_si256((__m256i *)(void *)bytes, codes);
-    ferrum_expand_avx2(bytes, d, m, out, 32);
+    _Alignas(32) int8_t bytes[32];
+    _mm256_store_si256((__m256i *)(void *)bytes, codes);
+    ferrum_expand_avx2(bytes, d, out, 32);
+}
+
+static inline void expand_block_min(__m256i codes, float d, float m, float *out)
+{
+    _Alignas(32) int8_t bytes[32];
+    _mm256_store_si256((__m256i *)(void *)bytes, codes);
+    ferrum_expand_min_avx2(bytes, d, m, out, 32);
 }
 
 void ferrum_dequant_q4_0_avx2(const void *blocks, float *out, size_t n)
@@ -35,16 +42,15 @@ void ferrum_dequant_q4_0_avx2(const void *blocks, float *out, size_t n)
     const __m256i zero = _mm256_set1_epi8(8);
     const uint8_t *p = blocks;
     for (size_t i = 0; i < n; i += 32, p += 18)
-        expand_block(_mm256_sub_epi8(split_nibbles(p + 2), zero), ferrum_load_f16_avx2(p),
-                     FERRUM_NO_MIN, out + i);
+        expand_block(_mm256_sub_epi8(split_nibbles(p + 2), zero), ferrum_load_f16_avx2(p), out + i);
 }
 
 void ferrum_dequant_q4_1_avx2(const void *blocks, float *out, size_t n)
 {
     const uint8_t *p = blocks;
     for (size_t i = 0; i < n; i += 32, p += 20)
-        expand_block(split_nibbles(p + 4), ferrum_load_f16_avx2(p), ferrum_load_f16_avx2(p + 2),
-                     out + i);
+        expand_block_min(split_nibbles(p + 4), ferrum_load_f16_avx2(p), ferrum_load_f16_avx2(p + 2),
+                         out + i);
 }
 
 void ferrum_dequant_q5_0_avx2(const void *blocks, float *out, size_t n)
@@ -54,7 +60,7 @@ void ferrum_dequant_q5_0_avx2(const void *blocks, float *out, size_t n)
     for (size_t i = 0; i < n; i += 32, p += 22) {
         const __m256i codes =
             _mm256_or_si256(split_nibbles(p + 6), fifth_bits(ferrum_load_u32(p + 2)));
-        expand_block(_mm256_sub_epi8(codes, zero), ferrum_load_f16_avx2(p), FERRUM_NO_MIN, out + i);
+        expand_block(_mm256_sub_epi8(codes, zero), ferrum_load_f16_avx2(p), out + i);
     }
 }
 
@@ -64,7 +70,7 @@ void ferrum_dequant_q5_1_avx2(const void *blocks, float *out, size_t n)
     for (size_t i = 0; i < n; i += 32, p += 24) {
         const __m256i codes =
             _mm256_or_si256(split_nibbles(p + 8), fifth_bits(ferrum_load_u32(p + 4)));
-        expand_block(codes, ferrum_load_f16_avx2(p), ferrum_load_f16_avx2(p + 2), out + i);
+        expand_block_min(codes, ferrum_load_f16_avx2(p), ferrum_load_f16_avx2(p + 2), out + i);
     }
 }
 
@@ -72,8 +78,7 @@ void ferrum_dequant_q8_0_avx2(const void *blocks, float *out, size_t n)
 {
     const uint8_t *p = blocks;
     for (size_t i = 0; i < n; i += 32, p += 34)
-        ferrum_expand_avx2((const int8_t *)(p + 2), ferrum_load_f16_avx2(p), FERRUM_NO_MIN, out + i,
-                           32);
+        ferrum_expand_avx2((const int8_t *)(p + 2), ferrum_load_f16_avx2(p), out + i, 32);
 }
 
 static inline __m256i levels_iq4(void)
@@ -93,7 +98,7 @@ void ferrum_dequant_iq4_nl_avx2(const void *blocks, float *out, size_t n)
     const uint8_t *p = blocks;
     for (size_t i = 0; i < n; i += 32, p += 18)
         expand_block(_mm256_shuffle_epi8(levels_iq4(), split_nibbles(p + 2)),
-                     ferrum_load_f16_avx2(p), FERRUM_NO_MIN, out + i);
+                     ferrum_load_f16_avx2(p), out + i);
 }
 
 void ferrum_dequant_mxfp4_avx2(const void *blocks, float *out, size_t n)
@@ -101,7 +106,7 @@ void ferrum_dequant_mxfp4_avx2(const void *blocks, float *out, size_t n)
     const uint8_t *p = blocks;
     for (size_t i = 0; i < n; i += 32, p += 17)
         expand_block(_mm256_shuffle_epi8(levels_mxfp4(), split_nibbles(p + 1)),
-                     ferrum_e8m0_half_to_f32(p[0]), FERRUM_NO_MIN, out + i);
+                     ferrum_e8m0_half_to_f32(p[0]), out + i);
 }
 
 void ferrum_dequant_iq4_xs_avx2(const void *blocks, float *out, size_t n)
@@ -113,7 +118,7 @@ void ferrum_dequant_iq4_xs_avx2(const void *blocks, float *out, size_t n)
         for (uint32_t sub = 0; sub < 8; sub++) {
             const int scale = (int)((low >> (4 * sub) & 15) | (high >> (2 * sub) & 3) << 4) - 32;
             expand_block(_mm256_shuffle_epi8(levels_iq4(), split_nibbles(p + 8 + 16 * sub)),
-                         d * (float)scale, FERRUM_NO_MIN, out + i + 32 * sub);
+                         d * (float)scale, out + i + 32 * sub);
         }
     }
 }

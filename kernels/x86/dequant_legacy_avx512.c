@@ -109,7 +109,7 @@ void ferrum_dequant_mxfp4_avx512(const void *blocks, float *out, size_t n)
     const __m512 levels = level_constants_mxfp4();
     const uint8_t *p = blocks;
     for (size_t i = 0; i < n; i += 32, p += 17) {
-        const __m512 d = _mm512_set1_ps(ferrum_e8m0_half_to_f32(p[0]));
+        const __m512 d = ferrum_broadcast_avx512(ferrum_e8m0_half_to_f32(p[0]));
         decode_nibbles(p + 1, _mm512_mul_ps(d, levels), out + i);
     }
 }
@@ -127,7 +127,7 @@ static inline void iq4_xs_scales(const uint8_t *p, float out_scales[8])
                         _mm256_slli_epi32(_mm256_and_si256(high, _mm256_set1_epi32(3)), 4));
     const __m256 d = _mm512_castps512_ps256(ferrum_broadcast_f16_avx512(p));
     const __m256 value = _mm256_cvtepi32_ps(_mm256_sub_epi32(scale, _mm256_set1_epi32(32)));
-    _mm256_storeu_ps(out_scales, _mm256_mul_ps(d, value));
+    _mm256_store_ps(out_scales, _mm256_mul_ps(d, value));
 }
 
 void ferrum_dequant_iq4_xs_avx512(const void *blocks, float *out, size_t n)
@@ -135,10 +135,11 @@ void ferrum_dequant_iq4_xs_avx512(const void *blocks, float *out, size_t n)
     const __m512 levels = level_constants_iq4();
     const uint8_t *p = blocks;
     for (size_t i = 0; i < n; i += 256, p += 136) {
-        float scales[8];
+        _Alignas(32) float scales[8];
         iq4_xs_scales(p, scales);
         for (size_t sub = 0; sub < 8; sub++)
-            decode_nibbles(p + 8 + 16 * sub, _mm512_mul_ps(_mm512_set1_ps(scales[sub]), levels),
+            decode_nibbles(p + 8 + 16 * sub,
+                           _mm512_mul_ps(ferrum_broadcast_avx512(scales[sub]), levels),
                            out + i + 32 * sub);
     }
 }

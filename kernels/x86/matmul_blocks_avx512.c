@@ -38,7 +38,9 @@ static inline __attribute__((always_inline)) void multiply(const chunk_t *chunk,
             xt[t] = _mm512_loadu_ps(x + t * ldx + i);
 #pragma GCC unroll 8
         for (size_t r = 0; r < ROWS; r++) {
-            const __m512 w = _mm512_load_ps(&chunk->w[r][i]);
+            __m512 w = _mm512_load_ps(&chunk->w[r][i]);
+            /* one load for all tokens: folded into each FMA, loads would be the bottleneck */
+            __asm__("" : "+v"(w));
 #pragma GCC unroll 3
             for (size_t t = 0; t < tokens; t++)
                 sum[t][r] = _mm512_fmadd_ps(w, xt[t], sum[t][r]);
