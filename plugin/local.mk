@@ -8,6 +8,9 @@ plugin_libferrum_plugin_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/plugin/incl
 plugin_libferrum_plugin_la_SOURCES = \
 	plugin/elf_check.c \
 	plugin/elf_check.h \
+	plugin/elf_links.c \
+	plugin/elf_view.c \
+	plugin/elf_view.h \
 	plugin/env.c \
 	plugin/image.c \
 	plugin/image.h \
