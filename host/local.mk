@@ -7,6 +7,7 @@ include host/formats/local.mk
 include host/text/local.mk
 include host/runtime/local.mk
 include host/moe/local.mk
+include host/model/local.mk
 include host/reference/local.mk
 
 pkginclude_HEADERS += \
@@ -17,6 +18,7 @@ lib_LTLIBRARIES += libferrum.la
 libferrum_la_SOURCES =
 libferrum_la_LDFLAGS = -version-info $(FERRUM_LT_VERSION) $(FERRUM_LINK_FLAGS)
 libferrum_la_LIBADD = \
+	host/model/libferrum-model.la \
 	host/moe/libferrum-moe.la \
 	host/runtime/libferrum-runtime.la \
 	host/reference/libferrum-reference.la \

@@ -57,9 +57,9 @@ ferrum_status_t ferrum_moe_problem_from_gguf(const ferrum_gguf_t *gguf, uint32_t
                                              ferrum_moe_problem_t *out_problem,
                                              ferrum_error_t *err);
 
-/** Describe layer @p layer of a GPTQ checkpoint
- *  (`model.layers.N.mlp.experts.E.{gate,up,down}_proj`). Errors: as
- *  ferrum_gptq_checkpoint_load. [any-thread] */
+/** Describe layer @p layer of a GPTQ checkpoint by gate and down of its expert 0
+ *  (`model.layers.N.mlp.experts.0.{gate,down}_proj`); loading checks the others. [any-thread]
+ *  Errors: as ferrum_gptq_checkpoint_load. */
 ferrum_status_t ferrum_moe_problem_from_gptq(const ferrum_safetensors_t *checkpoint, uint32_t layer,
                                              const ferrum_model_config_t *config,
                                              ferrum_moe_problem_t *out_problem,

@@ -61,22 +61,38 @@ void ferrum_moe_route_scratch_free(const ferrum_ops_t *ops, ferrum_moe_route_scr
     ferrum_device_route_scratch_free(ops, &scratch->upload);
 }
 
+ferrum_status_t ferrum_moe_read_logits(const ferrum_ops_t *ops, ferrum_context_t *ctx,
+                                       const ferrum_buffer_t *logits, uint32_t batch,
+                                       uint32_t num_experts, ferrum_moe_route_scratch_t *scratch,
+                                       ferrum_error_t *err)
+{
+    uint64_t count = (uint64_t)batch * num_experts;
+    FERRUM_TRY(ferrum_host_array_reserve(&scratch->logits, count, sizeof(float), err));
+    return ops->backend->buffer_read_f32(ctx, logits, 0, scratch->logits.data, count, err);
+}
+
+ferrum_status_t ferrum_moe_route_logits(uint32_t batch, uint32_t num_experts, uint32_t top_k,
+                                        bool norm_topk, ferrum_moe_route_scratch_t *scratch,
+                                        ferrum_error_t *err)
+{
+    FERRUM_TRY(ferrum_host_array_reserve(&scratch->probs, num_experts, sizeof(float), err));
+    return ferrum_route_into(scratch->logits.data, (uint64_t)batch * num_experts, batch,
+                             num_experts, top_k, norm_topk, scratch->probs.data, &scratch->output,
+                             err);
+}
+
 ferrum_status_t ferrum_moe_route_on_host(const ferrum_ops_t *ops, ferrum_context_t *ctx,
                                          const ferrum_buffer_t *logits, uint32_t batch,
                                          uint32_t num_experts, uint32_t top_k, bool norm_topk,
                                          bool by_backend, ferrum_moe_route_scratch_t *scratch,
                                          ferrum_error_t *err)
 {
-    if (by_backend) {
-        FERRUM_TRY(ferrum_router_output_reset(&scratch->output, batch, top_k, err));
-        return ops->moe->route_topk_into_host(ctx, logits, scratch->output.expert_ids,
-                                              scratch->output.expert_weights, batch, num_experts,
-                                              top_k, norm_topk, NULL, err);
+    if (!by_backend) {
+        FERRUM_TRY(ferrum_moe_read_logits(ops, ctx, logits, batch, num_experts, scratch, err));
+        return ferrum_moe_route_logits(batch, num_experts, top_k, norm_topk, scratch, err);
     }
-    uint64_t count = (uint64_t)batch * num_experts;
-    FERRUM_TRY(ferrum_host_array_reserve(&scratch->logits, count, sizeof(float), err));
-    FERRUM_TRY(ferrum_host_array_reserve(&scratch->probs, num_experts, sizeof(float), err));
-    FERRUM_TRY(ops->backend->buffer_read_f32(ctx, logits, 0, scratch->logits.data, count, err));
-    return ferrum_route_into(scratch->logits.data, count, batch, num_experts, top_k, norm_topk,
-                             scratch->probs.data, &scratch->output, err);
+    FERRUM_TRY(ferrum_router_output_reset(&scratch->output, batch, top_k, err));
+    return ops->moe->route_topk_into_host(ctx, logits, scratch->output.expert_ids,
+                                          scratch->output.expert_weights, batch, num_experts, top_k,
+                                          norm_topk, NULL, err);
 }

@@ -48,9 +48,19 @@ typedef struct ferrum_moe_route_scratch {
 
 void ferrum_moe_route_scratch_free(const ferrum_ops_t *ops, ferrum_moe_route_scratch_t *scratch);
 
+/** The two halves of routing on the host: read the logits (waits), then route them into
+ *  scratch->output. [one-per-context] */
+ferrum_status_t ferrum_moe_read_logits(const ferrum_ops_t *ops, ferrum_context_t *ctx,
+                                       const ferrum_buffer_t *logits, uint32_t batch,
+                                       uint32_t num_experts, ferrum_moe_route_scratch_t *scratch,
+                                       ferrum_error_t *err);
+ferrum_status_t ferrum_moe_route_logits(uint32_t batch, uint32_t num_experts, uint32_t top_k,
+                                        bool norm_topk, ferrum_moe_route_scratch_t *scratch,
+                                        ferrum_error_t *err);
+
 /**
  * Route on the host into scratch->output: by the backend's route_topk_into_host when
- * @p by_backend, else by reading the logits and ferrum_route_into. [one-per-context]
+ * @p by_backend, else by the two functions above. [one-per-context]
  * @param logits act or f32 [batch, num_experts]
  */
 ferrum_status_t ferrum_moe_route_on_host(const ferrum_ops_t *ops, ferrum_context_t *ctx,

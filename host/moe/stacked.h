@@ -46,6 +46,10 @@ ferrum_status_t ferrum_moe_stacked_decode(const ferrum_stacked_params_t *params,
                                           const ferrum_buffer_t *next_norm_w,
                                           ferrum_buffer_t *normed_out, float rms_eps,
                                           ferrum_error_t *err);
+/** Few tokens, one after the other, for backends without batched gemv: `out = MoE(x)`,
+ *  overwriting. [one-per-context] */
+ferrum_status_t ferrum_moe_stacked_decode_per_item(const ferrum_stacked_params_t *params,
+                                                   ferrum_buffer_t *out, ferrum_error_t *err);
 /** Few tokens, pair by pair in batched gemv ops: `out = MoE(x)`, overwriting. [one-per-context] */
 ferrum_status_t ferrum_moe_stacked_decode_batched(const ferrum_stacked_params_t *params,
                                                   ferrum_buffer_t *out, ferrum_error_t *err);

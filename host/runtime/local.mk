@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: MIT
+# Threads, runtimes and sessions.
+noinst_LTLIBRARIES += host/runtime/libferrum-runtime.la
+host_runtime_libferrum_runtime_la_CPPFLAGS = $(host_cppflags)
+host_runtime_libferrum_runtime_la_SOURCES = \
+	host/runtime/arrays.c host/runtime/arrays.h \
+	host/runtime/executor.c host/runtime/executor.h \
+	host/runtime/ops.c host/runtime/ops.h \
+	host/runtime/runtime.c host/runtime/runtime_internal.h \
+	host/runtime/session.c host/runtime/session_internal.h
