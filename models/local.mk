@@ -6,7 +6,6 @@ EXTRA_DIST += \
 	models/expected.json \
 	models/heldout.json \
 	models/train/README.md \
-	models/train/build/tokenizer.json \
 	models/train/calibrate.py \
 	models/train/common.py \
 	models/train/export_gguf.py \

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#define _POSIX_C_SOURCE 200809L /* PATH_MAX, stat */
 #include <ferrum/util.h>
 
 #include <limits.h>
