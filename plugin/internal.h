@@ -3,6 +3,7 @@
 #ifndef FERRUM_PLUGIN_INTERNAL_H
 #define FERRUM_PLUGIN_INTERNAL_H
 
+#include "compose.h"
 #include "library.h"
 #include "memory.h"
 #include "tables.h"
@@ -30,6 +31,7 @@ struct ferrum_module {
     ferrum_plugin_t plugin;
     ferrum_candidate_t facts;
     ferrum_tables_t tables;
+    ferrum_compose_t *compose;  /**< NULL when the plugin has its own expert_ffn */
     ferrum_module_t *next_kept; /**< in the list of modules whose objects outlived them */
 };
 

@@ -6,6 +6,9 @@ noinst_LTLIBRARIES += plugin/libferrum-plugin.la
 plugin_libferrum_plugin_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/plugin/include \
 	-DFERRUM_PKGLIBDIR='"$(pkglibdir)"'
 plugin_libferrum_plugin_la_SOURCES = \
+	plugin/compose.h \
+	plugin/compose_ffn.c \
+	plugin/compose_forward.c \
 	plugin/elf_check.c \
 	plugin/elf_check.h \
 	plugin/elf_links.c \

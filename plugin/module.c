@@ -153,6 +153,14 @@ static void note_pinned(ferrum_module_t *module)
     FERRUM_COPY_TEXT(module->facts.pinned_reason, reason);
 }
 
+static ferrum_status_t compose(ferrum_module_t *module, ferrum_error_t *err)
+{
+    uint64_t tokens = ferrum_options_uint(module->loader->options, "FERRUM_MOE_PREFILL_THRESHOLD");
+    return ferrum_compose_expert_ffn(&module->tables, &module->loader->logger,
+                                     tokens < UINT32_MAX ? (uint32_t)tokens : UINT32_MAX,
+                                     &module->compose, err);
+}
+
 /* ---- life ---- */
 
 /* Modules whose plugin still holds memory: its objects may call back into them. */
@@ -185,6 +193,7 @@ static void close_module(ferrum_module_t *module, ferrum_unload_report_t *out_re
         kept_modules = module;
         (void)pthread_mutex_unlock(&kept_mutex);
     } else {
+        ferrum_compose_free(module->compose);
         ferrum_loader_free(module->loader);
         ferrum_sys->release(module);
     }
@@ -220,6 +229,8 @@ ferrum_status_t ferrum_module_open(ferrum_loader_t *loader, const char *path, bo
         status = resolve(module, path, err);
     if (status == FERRUM_OK)
         pin_if_asked(module);
+    if (status == FERRUM_OK)
+        status = compose(module, err);
     note_pinned(module);
     if (status == FERRUM_OK)
         probe_plugin(module);

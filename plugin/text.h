@@ -16,9 +16,9 @@
 
 static inline void ferrum_text_copy(char *out, size_t size, const char *src)
 {
-    const char *end = memchr(src, '\0', size - 1);
-    size_t n = end ? (size_t)(end - src) : size - 1;
-    memcpy(out, src, n);
+    size_t n = 0;
+    for (; n + 1 < size && src[n]; n++)
+        out[n] = src[n];
     out[n] = '\0';
 }
 
