@@ -290,8 +290,8 @@ static bool count_by_sysv_hash(ferrum_elf_t *elf)
         return false;
     for (uint64_t i = 0; i < (uint64_t)head[0] + head[1]; i++) {
         uint32_t index;
-        (void)ferrum_elf_fetch(elf, at + sizeof head + 4 * i, &index, sizeof index);
-        if (index >= head[1])
+        if (!ferrum_elf_fetch(elf, at + sizeof head + 4 * i, &index, sizeof index) ||
+            index >= head[1])
             return false;
     }
     elf->symbol_count = head[1];
@@ -313,8 +313,8 @@ static bool count_by_gnu_hash(ferrum_elf_t *elf)
         !ferrum_elf_locate(elf, table, chains, &at))
         return false;
     for (uint32_t i = 0; i < head[0]; i++) {
-        (void)ferrum_elf_fetch(elf, at + buckets + 4 * (uint64_t)i, &word, sizeof word);
-        if (word != 0 && word < head[1])
+        if (!ferrum_elf_fetch(elf, at + buckets + 4 * (uint64_t)i, &word, sizeof word) ||
+            (word != 0 && word < head[1]))
             return false;
         last = word > last ? word : last;
     }
