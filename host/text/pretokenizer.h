@@ -5,7 +5,8 @@
  *
  * Each pattern cuts every piece of the one before into its matches and what lies between them.
  * Patterns are PCRE2 with UTF and UCP, compiled by its JIT where there is one (the result does not
- * depend on that).
+ * depend on that). Characters are classified as of PCRE2's Unicode version; letters that Unicode
+ * added later count as "other" until PCRE2 knows them.
  */
 #ifndef FERRUM_HOST_PRETOKENIZER_H
 #define FERRUM_HOST_PRETOKENIZER_H

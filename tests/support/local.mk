@@ -3,6 +3,7 @@
 check_LTLIBRARIES += tests/support/libferrum-test-support.la
 tests_support_libferrum_test_support_la_SOURCES = \
 	tests/support/byte_buffer.c tests/support/byte_buffer.h \
+	tests/support/expect.h \
 	tests/support/files.c tests/support/files.h \
 	tests/support/gguf_writer.c tests/support/gguf_writer.h \
 	tests/support/safetensors_writer.c tests/support/safetensors_writer.h
