@@ -1,0 +1,6 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+FERRUM_CPU_MASK=avx2
+export FERRUM_CPU_MASK
+exec "$FERRUM_TEST_BUILDDIR/tests/conformance/conformance" \
+    "$FERRUM_TEST_BUILDDIR/backends/cpu/.libs/cpu.so"
