@@ -9,8 +9,8 @@ static ferrum_status_t reserve(uint32_t pairs, uint32_t num_experts, ferrum_buck
                                ferrum_error_t *err)
 {
     uint64_t expert_words = 2 * (uint64_t)num_experts + 1;
-    FERRUM_TRY(ferrum_host_array_reserve(&plan->by_expert_store, expert_words, sizeof(uint32_t),
-                                         err));
+    FERRUM_TRY(
+        ferrum_host_array_reserve(&plan->by_expert_store, expert_words, sizeof(uint32_t), err));
     FERRUM_TRY(ferrum_host_array_reserve(&plan->by_pair_store, pairs, 4 * sizeof(uint32_t), err));
     plan->expert_offsets = plan->by_expert_store.data;
     plan->cursors = plan->expert_offsets + num_experts + 1;

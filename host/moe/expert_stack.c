@@ -58,8 +58,8 @@ ferrum_status_t ferrum_expert_stack_count_bytes(ferrum_expert_stack_t *stack, fe
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < 2 * stack->expert_count; i++) {
         ferrum_linear_info_t info = {.head = FERRUM_HEAD(ferrum_linear_info_t)};
-        FERRUM_TRY(ops->linear->info(i % 2 ? stack->down[i / 2] : stack->gate_up[i / 2], &info,
-                                     err));
+        FERRUM_TRY(
+            ops->linear->info(i % 2 ? stack->down[i / 2] : stack->gate_up[i / 2], &info, err));
         bytes += info.bytes;
     }
     const ferrum_stacked_experts_t *stacks[] = {stack->gate_stacked, stack->up_stacked,
@@ -185,9 +185,10 @@ static ferrum_status_t load_ffn(ferrum_expert_stack_t *stack, const ferrum_gguf_
                                 const ferrum_gguf_weights_t *up, const ferrum_gguf_weights_t *down,
                                 ferrum_error_t *err)
 {
-    ferrum_expert_weights_t roles[3] = {{.head = FERRUM_HEAD(ferrum_expert_weights_t), .gguf = gate},
-                                        {.head = FERRUM_HEAD(ferrum_expert_weights_t), .gguf = up},
-                                        {.head = FERRUM_HEAD(ferrum_expert_weights_t), .gguf = down}};
+    ferrum_expert_weights_t roles[3] = {
+        {.head = FERRUM_HEAD(ferrum_expert_weights_t), .gguf = gate},
+        {.head = FERRUM_HEAD(ferrum_expert_weights_t), .gguf = up},
+        {.head = FERRUM_HEAD(ferrum_expert_weights_t), .gguf = down}};
     return ferrum_expert_stack_make_ffn(stack, gate->experts, &roles[0], &roles[1], &roles[2], err);
 }
 
@@ -245,9 +246,9 @@ ferrum_status_t ferrum_expert_stack_from_dense_stacks(
     for (int i = 0; i < 3; i++) {
         if (roles[i].count != count || !roles[i].data)
             return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_LENGTH,
-                               "%s has %llu values; %u experts of %u x %u need %llu",
-                               roles[i].name, (unsigned long long)roles[i].count, num_experts,
-                               roles[i].rows, roles[i].cols, (unsigned long long)count);
+                               "%s has %llu values; %u experts of %u x %u need %llu", roles[i].name,
+                               (unsigned long long)roles[i].count, num_experts, roles[i].rows,
+                               roles[i].cols, (unsigned long long)count);
         slabs[i] = (ferrum_gguf_weights_t){.head = FERRUM_HEAD(ferrum_gguf_weights_t),
                                            .format = FERRUM_FORMAT_F32,
                                            .experts = num_experts,

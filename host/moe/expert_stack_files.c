@@ -161,14 +161,12 @@ static ferrum_status_t gptq_layer(const ferrum_safetensors_t *checkpoint,
     return FERRUM_OK;
 }
 
-ferrum_status_t ferrum_expert_stack_load_from_gptq(const ferrum_ops_t *ops,
-                                                   const ferrum_safetensors_t *checkpoint,
-                                                   const ferrum_gptq_config_t *config,
-                                                   uint32_t layer, uint32_t num_experts,
-                                                   uint32_t hidden, uint32_t intermediate,
-                                                   ferrum_moe_path_t path,
-                                                   ferrum_expert_stack_t *out_stack,
-                                                   ferrum_error_t *err)
+ferrum_status_t
+ferrum_expert_stack_load_from_gptq(const ferrum_ops_t *ops, const ferrum_safetensors_t *checkpoint,
+                                   const ferrum_gptq_config_t *config, uint32_t layer,
+                                   uint32_t num_experts, uint32_t hidden, uint32_t intermediate,
+                                   ferrum_moe_path_t path, ferrum_expert_stack_t *out_stack,
+                                   ferrum_error_t *err)
 {
     ferrum_error_t why = FERRUM_ERROR_INIT;
     ferrum_gptq_t *matrices = calloc(num_experts, 3 * sizeof *matrices);
@@ -200,18 +198,18 @@ ferrum_status_t ferrum_moe_problem_from_gptq(const ferrum_safetensors_t *checkpo
                          config->expert_intermediate, &gate, err));
     FERRUM_TRY(gptq_role(checkpoint, &config->gptq, layer, 0, "down", config->expert_intermediate,
                          config->hidden, &down, err));
-    *out_problem = (ferrum_moe_problem_t){
-        .hidden = config->hidden,
-        .intermediate = config->expert_intermediate,
-        .num_experts = config->experts,
-        .top_k = config->experts_used,
-        .norm_topk = config->norm_topk_prob,
-        .gate = FERRUM_FORMAT_GPTQ,
-        .up = FERRUM_FORMAT_GPTQ,
-        .down = FERRUM_FORMAT_GPTQ,
-        .bits = gate.bits,
-        .group_size = config->gptq.group_size,
-        .act_order = !gate.g_idx_trivial || !down.g_idx_trivial,
-        .asymmetric = !gate.zeros_symmetric || !down.zeros_symmetric};
+    *out_problem =
+        (ferrum_moe_problem_t){.hidden = config->hidden,
+                               .intermediate = config->expert_intermediate,
+                               .num_experts = config->experts,
+                               .top_k = config->experts_used,
+                               .norm_topk = config->norm_topk_prob,
+                               .gate = FERRUM_FORMAT_GPTQ,
+                               .up = FERRUM_FORMAT_GPTQ,
+                               .down = FERRUM_FORMAT_GPTQ,
+                               .bits = gate.bits,
+                               .group_size = config->gptq.group_size,
+                               .act_order = !gate.g_idx_trivial || !down.g_idx_trivial,
+                               .asymmetric = !gate.zeros_symmetric || !down.zeros_symmetric};
     return FERRUM_OK;
 }

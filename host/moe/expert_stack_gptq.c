@@ -73,8 +73,8 @@ static ferrum_status_t join_bias(const ferrum_gptq_t *gate, const ferrum_gptq_t 
 {
     if (!gate->bias && !up->bias)
         return FERRUM_OK;
-    FERRUM_TRY(ferrum_host_array_reserve(&joined->bias, (uint64_t)gate->n + up->n, sizeof(float),
-                                         err));
+    FERRUM_TRY(
+        ferrum_host_array_reserve(&joined->bias, (uint64_t)gate->n + up->n, sizeof(float), err));
     float *bias = joined->bias.data;
     for (uint32_t i = 0; i < gate->n; i++)
         bias[i] = gate->bias ? gate->bias[i] : 0.0f;
@@ -169,17 +169,15 @@ static ferrum_status_t make_views(const ferrum_ops_t *ops, ferrum_marlin_stack_t
                                   ferrum_error_t *err)
 {
     for (uint32_t e = 0; e < num_experts; e++)
-        FERRUM_TRY(ops->marlin->make_expert_linear(stack, (uint64_t)e * n, n, NULL, &views[e],
-                                                   err));
+        FERRUM_TRY(
+            ops->marlin->make_expert_linear(stack, (uint64_t)e * n, n, NULL, &views[e], err));
     return FERRUM_OK;
 }
 
-static ferrum_status_t load_marlin_from(ferrum_expert_stack_t *stack, joined_t *joined,
-                                        const ferrum_gptq_t **matrices,
-                                        const ferrum_gptq_t *const *gate,
-                                        const ferrum_gptq_t *const *up,
-                                        const ferrum_gptq_t *const *down, uint32_t num_experts,
-                                        ferrum_error_t *err)
+static ferrum_status_t
+load_marlin_from(ferrum_expert_stack_t *stack, joined_t *joined, const ferrum_gptq_t **matrices,
+                 const ferrum_gptq_t *const *gate, const ferrum_gptq_t *const *up,
+                 const ferrum_gptq_t *const *down, uint32_t num_experts, ferrum_error_t *err)
 {
     const ferrum_ops_t *ops = stack->ops;
     for (uint32_t e = 0; e < num_experts; e++) {
@@ -222,9 +220,10 @@ static ferrum_status_t load_ffn(ferrum_expert_stack_t *stack, const ferrum_gptq_
                                 const ferrum_gptq_t *const *up, const ferrum_gptq_t *const *down,
                                 uint32_t num_experts, ferrum_error_t *err)
 {
-    ferrum_expert_weights_t roles[3] = {{.head = FERRUM_HEAD(ferrum_expert_weights_t), .gptq = gate},
-                                        {.head = FERRUM_HEAD(ferrum_expert_weights_t), .gptq = up},
-                                        {.head = FERRUM_HEAD(ferrum_expert_weights_t), .gptq = down}};
+    ferrum_expert_weights_t roles[3] = {
+        {.head = FERRUM_HEAD(ferrum_expert_weights_t), .gptq = gate},
+        {.head = FERRUM_HEAD(ferrum_expert_weights_t), .gptq = up},
+        {.head = FERRUM_HEAD(ferrum_expert_weights_t), .gptq = down}};
     return ferrum_expert_stack_make_ffn(stack, num_experts, &roles[0], &roles[1], &roles[2], err);
 }
 

@@ -42,12 +42,10 @@ ferrum_status_t ferrum_expert_stack_gemv(ferrum_context_t *ctx, const ferrum_exp
     return ferrum_expert_stack_gemv_offset(ctx, stack, role, x, 0, ids, 0, out, n, err);
 }
 
-ferrum_status_t ferrum_expert_stack_gemv_gate_up_silu(ferrum_context_t *ctx,
-                                                      const ferrum_expert_stack_t *stack,
-                                                      const ferrum_buffer_t *x,
-                                                      const ferrum_buffer_t *ids,
-                                                      ferrum_buffer_t *out, uint32_t n,
-                                                      ferrum_error_t *err)
+ferrum_status_t
+ferrum_expert_stack_gemv_gate_up_silu(ferrum_context_t *ctx, const ferrum_expert_stack_t *stack,
+                                      const ferrum_buffer_t *x, const ferrum_buffer_t *ids,
+                                      ferrum_buffer_t *out, uint32_t n, ferrum_error_t *err)
 {
     const ferrum_stacked_experts_t *gate, *up;
     FERRUM_TRY(find(stack, FERRUM_ROLE_GATE, &gate, err));

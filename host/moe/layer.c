@@ -80,8 +80,8 @@ static ferrum_status_t stage_in(ferrum_session_t *session, const ferrum_moe_laye
     FERRUM_TRY(ferrum_device_array_reserve(ops, FERRUM_DTYPE_I32, pairs, &session->ids, err));
     FERRUM_TRY(ferrum_device_array_reserve(ops, FERRUM_DTYPE_F32, pairs, &session->weights, err));
     FERRUM_TRY(ops->backend->buffer_write_f32(ctx, session->x.buffer, 0, x, values, err));
-    FERRUM_TRY(ops->backend->buffer_write(ctx, session->ids.buffer, 0, FERRUM_DTYPE_I32, ids, pairs,
-                                          err));
+    FERRUM_TRY(
+        ops->backend->buffer_write(ctx, session->ids.buffer, 0, FERRUM_DTYPE_I32, ids, pairs, err));
     FERRUM_TRY(ops->backend->buffer_write(ctx, session->weights.buffer, 0, FERRUM_DTYPE_F32,
                                           weights, pairs, err));
     if (flags & FERRUM_FFN_ACCUMULATE)

@@ -93,8 +93,7 @@ static ferrum_status_t reference_rows(reference_t *r, const float *x,
     uint32_t h = r->params.hidden;
     for (uint32_t t = 0; t < routing->batch; t++) {
         float *sum = out + (size_t)t * h;
-        FERRUM_TRY(
-            backend->buffer_write_f32(ctx, r->x.buffer, 0, x + (size_t)t * h, h, err));
+        FERRUM_TRY(backend->buffer_write_f32(ctx, r->x.buffer, 0, x + (size_t)t * h, h, err));
         memset(sum, 0, h * sizeof *sum);
         for (uint32_t j = 0; j < routing->top_k; j++) {
             size_t pair = (size_t)t * routing->top_k + j;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-#ifndef _POSIX_C_SOURCE
-#define _POSIX_C_SOURCE 200809L /* clock_gettime */
-#endif
+#include <config.h>
+
 #include "host/moe/moe_forward_bucketed.h"
 
 #include <ferrum/util.h>
@@ -58,8 +57,7 @@ static ferrum_status_t check(const params_t *p, ferrum_error_t *err)
     if (!ferrum_expert_stack_down_store(p->experts))
         return ferrum_fail(err, FERRUM_NO_STACK, FERRUM_REASON_LAYOUT,
                            "the bucketed path requires stacked down store");
-    if (p->top_k == 0 || p->top_k > p->num_experts ||
-        (uint64_t)p->batch * p->top_k > INT32_MAX / 2)
+    if (p->top_k == 0 || p->top_k > p->num_experts || (uint64_t)p->batch * p->top_k > INT32_MAX / 2)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_TOP_K,
                            "%u tokens with top_k %u of %u experts", p->batch, p->top_k,
                            p->num_experts);
@@ -191,11 +189,11 @@ static ferrum_status_t route(run_t *run, ferrum_error_t *err)
         FERRUM_TRY(ferrum_device_route_scratch_reserve(run->ops, p->batch, p->num_experts, p->top_k,
                                                        run->device, err));
     }
-    run->routing = (ferrum_moe_routing_t){
-        .head = FERRUM_HEAD(ferrum_moe_routing_t),
-        .sorted_token_ids = run->device->sorted_tokens.buffer,
-        .expert_ids = run->device->block_ids.buffer,
-        .num_tokens_past_padded = run->device->total_post_pad.buffer};
+    run->routing =
+        (ferrum_moe_routing_t){.head = FERRUM_HEAD(ferrum_moe_routing_t),
+                               .sorted_token_ids = run->device->sorted_tokens.buffer,
+                               .expert_ids = run->device->block_ids.buffer,
+                               .num_tokens_past_padded = run->device->total_post_pad.buffer};
     return run->on_device ? route_on_device(run, err) : route_on_host(run, err);
 }
 

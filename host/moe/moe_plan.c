@@ -12,9 +12,8 @@ typedef struct needed_op {
     const char *name;
 } needed_op_t;
 
-static const needed_op_t ffn_needs[] = {{"moe_fused", "expert_ffn_create"},
-                                        {"moe_fused", "expert_ffn_forward"},
-                                        {NULL, NULL}};
+static const needed_op_t ffn_needs[] = {
+    {"moe_fused", "expert_ffn_create"}, {"moe_fused", "expert_ffn_forward"}, {NULL, NULL}};
 static const needed_op_t bucketed_needs[] = {{"quant_llm", "load_gptq_stacked"},
                                              {"backend", "fused_silu_mul_split"},
                                              {"backend", "embedding_lookup"},
@@ -175,10 +174,11 @@ static ferrum_status_t plan_routing(const ferrum_ops_t *ops, const ferrum_moe_pr
     bool aligned = ferrum_ops_has(ops, "marlin_stack", "gemm_phase_vllm");
     bool batched = ferrum_ops_has(ops, "marlin_stack", "gemm_phase_batched");
     if (bucketed && !aligned && (env->vllm_moe || env->device_route == 1 || !batched))
-        return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_NOT_IMPLEMENTED,
-                           "backend %.40s lacks marlin_stack.gemm_phase_vllm, which FERRUM_VLLM_MOE=1 "
-                           "and FERRUM_MOE_DEVICE_ROUTE=1 need",
-                           ferrum_module_name(ops->module));
+        return ferrum_fail(
+            err, FERRUM_UNSUPPORTED, FERRUM_REASON_NOT_IMPLEMENTED,
+            "backend %.40s lacks marlin_stack.gemm_phase_vllm, which FERRUM_VLLM_MOE=1 "
+            "and FERRUM_MOE_DEVICE_ROUTE=1 need",
+            ferrum_module_name(ops->module));
     plan->vllm = bucketed && (env->vllm_moe || env->device_route == 1 || !batched);
     plan->env.vllm_moe = plan->vllm;
     bool route = supports_route(ops, moe, &why);
@@ -206,7 +206,8 @@ static ferrum_status_t check_problems(const ferrum_moe_problem_t *problems, uint
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_TOP_K,
                            "top_k %u of %u experts", first->top_k, first->num_experts);
     for (uint32_t i = 1; i < count; i++)
-        if (problems[i].hidden != first->hidden || problems[i].intermediate != first->intermediate ||
+        if (problems[i].hidden != first->hidden ||
+            problems[i].intermediate != first->intermediate ||
             problems[i].num_experts != first->num_experts || problems[i].top_k != first->top_k ||
             problems[i].norm_topk != first->norm_topk || is_gptq(&problems[i]) != is_gptq(first))
             return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_OTHER,

@@ -17,15 +17,15 @@ struct ferrum_moe_scratch {
     ferrum_moe_profile_t profile;
     ferrum_moe_route_scratch_t host;
     ferrum_device_route_scratch_t device;
-    ferrum_device_array_t x;       /* [P, h] gathered, or [h] */
-    ferrum_device_array_t gate_up; /* [P, 2I], or [2I]; the gate alone in STACKED */
-    ferrum_device_array_t up;      /* [P, I] */
-    ferrum_device_array_t silu;    /* [P, I], or [I] */
-    ferrum_device_array_t down;    /* [P, h], or [h] */
-    ferrum_device_array_t acc;     /* [h] */
-    ferrum_device_array_t zero;    /* [h] */
-    ferrum_device_array_t ids_2d;  /* i32 [E, P] */
-    ferrum_device_array_t tpe;     /* i32 [E] */
+    ferrum_device_array_t x;                       /* [P, h] gathered, or [h] */
+    ferrum_device_array_t gate_up;                 /* [P, 2I], or [2I]; the gate alone in STACKED */
+    ferrum_device_array_t up;                      /* [P, I] */
+    ferrum_device_array_t silu;                    /* [P, I], or [I] */
+    ferrum_device_array_t down;                    /* [P, h], or [h] */
+    ferrum_device_array_t acc;                     /* [h] */
+    ferrum_device_array_t zero;                    /* [h] */
+    ferrum_device_array_t ids_2d;                  /* i32 [E, P] */
+    ferrum_device_array_t tpe;                     /* i32 [E] */
     ferrum_device_array_t gate_up_args, down_args; /* u32 [3] */
 };
 
@@ -36,7 +36,9 @@ typedef struct need {
     uint64_t count;
 } need_t;
 
-enum { MAX_NEEDS = 12 };
+enum {
+    MAX_NEEDS = 12
+};
 
 static uint32_t list_needs(ferrum_moe_scratch_t *s, uint32_t tokens, need_t needs[MAX_NEEDS])
 {
@@ -135,8 +137,8 @@ void ferrum_moe_scratch_free(ferrum_moe_scratch_t *scratch)
     if (!scratch)
         return;
     ferrum_moe_scratch_t *s = scratch;
-    ferrum_device_array_t *arrays[] = {&s->x,    &s->gate_up, &s->up,     &s->silu,
-                                       &s->down, &s->acc,     &s->zero,   &s->ids_2d,
+    ferrum_device_array_t *arrays[] = {&s->x,    &s->gate_up,      &s->up,       &s->silu,
+                                       &s->down, &s->acc,          &s->zero,     &s->ids_2d,
                                        &s->tpe,  &s->gate_up_args, &s->down_args};
     for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++)
         ferrum_device_array_free(s->ops, arrays[i]);
@@ -147,17 +149,16 @@ void ferrum_moe_scratch_free(ferrum_moe_scratch_t *scratch)
 
 static uint64_t route_scratch_bytes(const ferrum_device_route_scratch_t *route)
 {
-    return sizeof(int32_t) * (route->selected_ids.count + route->pair_weights.count +
-                              route->pairs_by_token.count + route->packed_token_idx.count +
-                              route->expert_offsets.count + route->sorted_tokens.count +
-                              route->block_ids.count + route->total_post_pad.count);
+    return sizeof(int32_t) *
+           (route->selected_ids.count + route->pair_weights.count + route->pairs_by_token.count +
+            route->packed_token_idx.count + route->expert_offsets.count +
+            route->sorted_tokens.count + route->block_ids.count + route->total_post_pad.count);
 }
 
 uint64_t ferrum_moe_scratch_bytes(const ferrum_moe_scratch_t *scratch)
 {
     const ferrum_moe_scratch_t *s = scratch;
-    uint64_t words =
-        s->ids_2d.count + s->tpe.count + s->gate_up_args.count + s->down_args.count;
+    uint64_t words = s->ids_2d.count + s->tpe.count + s->gate_up_args.count + s->down_args.count;
     uint64_t activations = s->x.count + s->gate_up.count + s->up.count + s->silu.count +
                            s->down.count + s->acc.count + s->zero.count;
     return words * sizeof(int32_t) +
@@ -206,8 +207,8 @@ static ferrum_status_t route_for_ffn(ferrum_moe_scratch_t *s, const ferrum_moe_r
     FERRUM_TRY(ferrum_moe_route_on_host(s->ops, args->ctx, args->router_logits, args->tokens,
                                         plan->num_experts, plan->top_k, plan->norm_topk,
                                         plan->backend_host_route, &s->host, err));
-    FERRUM_TRY(backend->buffer_write(args->ctx, ids, 0, FERRUM_DTYPE_I32,
-                                     s->host.output.expert_ids, pairs, err));
+    FERRUM_TRY(backend->buffer_write(args->ctx, ids, 0, FERRUM_DTYPE_I32, s->host.output.expert_ids,
+                                     pairs, err));
     return backend->buffer_write(args->ctx, weights, 0, FERRUM_DTYPE_F32,
                                  s->host.output.expert_weights, pairs, err);
 }

@@ -33,8 +33,7 @@ static ferrum_status_t check_shape(uint64_t logits_count, uint32_t batch, uint32
                                    uint32_t top_k, ferrum_error_t *err)
 {
     if (top_k == 0)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_TOP_K,
-                           "top_k must be > 0");
+        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_TOP_K, "top_k must be > 0");
     if (top_k > num_experts)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_TOP_K,
                            "top_k %u exceeds num_experts %u", top_k, num_experts);
@@ -140,6 +139,6 @@ ferrum_status_t ferrum_moe_route(const float *logits, uint64_t logits_count, uin
                            "moe_route needs logits, probs, out_ids and out_weights");
     FERRUM_TRY(check_shape(logits_count, batch, num_experts, top_k, err));
     /* Ids are below 2^31, so both signednesses share a representation. */
-    return route_rows(logits, batch, num_experts, top_k, norm_topk != 0, probs,
-                      (uint32_t *)out_ids, out_weights, err);
+    return route_rows(logits, batch, num_experts, top_k, norm_topk != 0, probs, (uint32_t *)out_ids,
+                      out_weights, err);
 }

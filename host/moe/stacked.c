@@ -188,11 +188,10 @@ static ferrum_status_t lists_on_device(const params_t *p, launch_t *out_launch, 
 static ferrum_status_t grouped(const params_t *p, const launch_t *launch, ferrum_expert_role_t role,
                                const ferrum_buffer_t *in, ferrum_buffer_t *out, ferrum_error_t *err)
 {
-    return ferrum_expert_stack_gemm(p->ctx, p->experts, role, in, p->buffers.ids_2d, p->buffers.tpe,
-                                    out,
-                                    role == FERRUM_ROLE_DOWN ? launch->down_args
-                                                             : launch->gate_up_args,
-                                    p->plan->top_k, launch->max_per_expert, p->batch, err);
+    return ferrum_expert_stack_gemm(
+        p->ctx, p->experts, role, in, p->buffers.ids_2d, p->buffers.tpe, out,
+        role == FERRUM_ROLE_DOWN ? launch->down_args : launch->gate_up_args, p->plan->top_k,
+        launch->max_per_expert, p->batch, err);
 }
 
 ferrum_status_t ferrum_moe_stacked_prefill(const ferrum_stacked_params_t *params,

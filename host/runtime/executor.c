@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* CPU_COUNT, sched_getaffinity */
-#endif
+#include <config.h>
+
 #include "host/runtime/executor.h"
 
 #include <ferrum/util.h>

@@ -89,8 +89,8 @@ static ferrum_status_t open_device(ferrum_runtime_t *runtime, ferrum_error_t *er
         device_options.ordinal = (uint32_t)ferrum_options_uint(options, "FERRUM_CUDA_DEVICE");
     ferrum_error_t why = FERRUM_ERROR_INIT;
     ferrum_status_t status = ferrum_module_backend(runtime->module)
-                                 ->device_open(ferrum_module_host(runtime->module),
-                                               &device_options, &runtime->device, &why);
+                                 ->device_open(ferrum_module_host(runtime->module), &device_options,
+                                               &runtime->device, &why);
     if (status == FERRUM_OK)
         status = ferrum_ops_init(runtime->module, runtime->device, &runtime->ops, &why);
     if (status == FERRUM_OK)
@@ -113,11 +113,11 @@ ferrum_status_t ferrum_runtime_open(const ferrum_runtime_options_t *options,
     if (!runtime)
         return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,
                            "no memory for a runtime");
-    ferrum_status_t status = ferrum_loader_new(given.options, given.allocator, given.logger,
-                                               &runtime->loader, err);
+    ferrum_status_t status =
+        ferrum_loader_new(given.options, given.allocator, given.logger, &runtime->loader, err);
     if (status == FERRUM_OK)
-        status = ferrum_moe_env_parse(ferrum_loader_options(runtime->loader), &runtime->moe_env,
-                                      err);
+        status =
+            ferrum_moe_env_parse(ferrum_loader_options(runtime->loader), &runtime->moe_env, err);
     if (status == FERRUM_OK)
         status = ferrum_loader_select(runtime->loader, given.backend, &runtime->module, err);
     if (status == FERRUM_OK)

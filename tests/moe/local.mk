@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+# The runtime and the MoE orchestration.
+if HAVE_CHECK
+moe_unit_tests = \
+	tests/moe/test_bucket_plan \
+	tests/moe/test_executor \
+	tests/moe/test_options \
+	tests/moe/test_router
+
+check_PROGRAMS += $(moe_unit_tests)
+TESTS += $(moe_unit_tests)
+THREADED_TESTS += tests/moe/test_executor
+
+# Internals are not exported by libferrum.so, so tests link what it is made of.
+moe_tests_cppflags = $(host_cppflags) $(CHECK_CFLAGS)
+moe_tests_ldadd = \
+	tests/support/libferrum-test-support.la \
+	host/moe/libferrum-moe.la \
+	host/runtime/libferrum-runtime.la \
+	host/formats/libferrum-formats.la \
+	plugin/libferrum-plugin.la \
+	$(CHECK_LIBS)
+
+tests_moe_test_bucket_plan_CPPFLAGS = $(moe_tests_cppflags)
+tests_moe_test_bucket_plan_LDADD = $(moe_tests_ldadd)
+tests_moe_test_bucket_plan_SOURCES = tests/moe/test_bucket_plan.c tests/moe/random.h
+tests_moe_test_executor_CPPFLAGS = $(moe_tests_cppflags)
+tests_moe_test_executor_LDADD = $(moe_tests_ldadd)
+tests_moe_test_options_CPPFLAGS = $(moe_tests_cppflags)
+tests_moe_test_options_LDADD = $(moe_tests_ldadd)
+tests_moe_test_router_CPPFLAGS = $(moe_tests_cppflags)
+tests_moe_test_router_LDADD = $(moe_tests_ldadd)
+endif

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+/* The thread team: every member runs, barriers order memory, idle teams sleep. */
+#include <config.h>
+
+#include "host/runtime/executor.h"
+#include "tests/support/expect.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    MAX_WIDTH = 64
+};
+
+/* Plain memory, ordered by the executor alone: ThreadSanitizer would report a missing edge. */
+typedef struct shared {
+    const ferrum_executor_t *executor;
+    uint32_t visits[MAX_WIDTH];
+    uint32_t slots[MAX_WIDTH];
+    uint32_t total;
+    uint32_t rounds;
+} shared_t;
+
+static ferrum_team_t *new_team(uint32_t width)
+{
+    ferrum_team_t *team;
+    EXPECT_OK(ferrum_team_new(width, &team, &err));
+    ck_assert_uint_eq(ferrum_team_executor(team)->width, width);
+    return team;
+}
+
+static void visit(void *arg, uint32_t thread, uint32_t width)
+{
+    shared_t *shared = arg;
+    ck_assert_uint_eq(width, shared->executor->width);
+    shared->visits[thread]++;
+}
+
+static const uint32_t widths[] = {1, 2, 3, 8, 33};
+
+START_TEST(every_member_runs)
+{
+    ferrum_team_t *team = new_team(widths[_i]);
+    shared_t shared = {.executor = ferrum_team_executor(team)};
+    const uint32_t regions = 2000;
+    for (uint32_t r = 0; r < regions; r++)
+        shared.executor->run(shared.executor->self, visit, &shared);
+    for (uint32_t i = 0; i < MAX_WIDTH; i++)
+        ck_assert_uint_eq(shared.visits[i], i < widths[_i] ? regions : 0);
+    ferrum_team_free(team);
+}
+END_TEST
+
+/* Each member writes its slot, all meet, member 0 sums, all meet, everybody checks the sum. */
+static void sum_rounds(void *arg, uint32_t thread, uint32_t width)
+{
+    shared_t *shared = arg;
+    const ferrum_executor_t *executor = shared->executor;
+    for (uint32_t round = 1; round <= shared->rounds; round++) {
+        shared->slots[thread] = round * (thread + 1);
+        executor->barrier(executor->self, thread);
+        if (thread == round % width) {
+            shared->total = 0;
+            for (uint32_t i = 0; i < width; i++)
+                shared->total += shared->slots[i];
+        }
+        executor->barrier(executor->self, thread);
+        ck_assert_uint_eq(shared->total, round * width * (width + 1) / 2);
+    }
+}
+
+START_TEST(barriers_order_memory)
+{
+    ferrum_team_t *team = new_team(widths[_i]);
+    shared_t shared = {.executor = ferrum_team_executor(team), .rounds = 300};
+    for (int r = 0; r < 5; r++)
+        shared.executor->run(shared.executor->self, sum_rounds, &shared);
+    ferrum_team_free(team);
+}
+END_TEST
+
+static int64_t process_cpu_us(void)
+{
+    struct timespec used;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return (int64_t)used.tv_sec * 1000000 + used.tv_nsec / 1000;
+}
+
+START_TEST(idle_team_sleeps)
+{
+    ferrum_team_t *team = new_team(4);
+    shared_t shared = {.executor = ferrum_team_executor(team)};
+    shared.executor->run(shared.executor->self, visit, &shared);
+    int64_t before = process_cpu_us();
+    usleep(300000);
+    int64_t used = process_cpu_us() - before;
+    ck_assert_msg(used < 20000, "an idle team used %lld us of processor time in 300 ms",
+                  (long long)used);
+    shared.executor->run(shared.executor->self, visit, &shared); /* and wakes up again */
+    ck_assert_uint_eq(shared.visits[3], 2);
+    ferrum_team_free(team);
+}
+END_TEST
+
+/* Workers sleep inside the region while one member is late. */
+static void late_member(void *arg, uint32_t thread, uint32_t width)
+{
+    shared_t *shared = arg;
+    (void)width;
+    if (thread == 1)
+        usleep(20000);
+    shared->executor->barrier(shared->executor->self, thread);
+    shared->visits[thread]++;
+}
+
+START_TEST(late_members)
+{
+    ferrum_team_t *team = new_team(4);
+    shared_t shared = {.executor = ferrum_team_executor(team)};
+    for (int r = 0; r < 10; r++)
+        shared.executor->run(shared.executor->self, late_member, &shared);
+    for (int i = 0; i < 4; i++)
+        ck_assert_uint_eq(shared.visits[i], 10);
+    ferrum_team_free(team);
+}
+END_TEST
+
+START_TEST(many_teams)
+{
+    for (int i = 0; i < 50; i++) {
+        ferrum_team_t *first = new_team(3), *second = new_team(2);
+        shared_t a = {.executor = ferrum_team_executor(first)};
+        shared_t b = {.executor = ferrum_team_executor(second)};
+        if (i % 2) /* some end without ever having run */
+            a.executor->run(a.executor->self, visit, &a);
+        b.executor->run(b.executor->self, visit, &b);
+        ferrum_team_free(first);
+        ferrum_team_free(second);
+    }
+    ferrum_team_free(NULL);
+}
+END_TEST
+
+static void read_mask(void *arg, uint32_t thread, uint32_t width)
+{
+    sigset_t mask;
+    (void)width;
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    ((int *)arg)[thread] = sigismember(&mask, SIGTERM);
+}
+
+START_TEST(signals_are_blocked)
+{
+    ferrum_team_t *team = new_team(2);
+    int blocked[2] = {-1, -1};
+    const ferrum_executor_t *executor = ferrum_team_executor(team);
+    executor->run(executor->self, read_mask, blocked);
+    ck_assert_int_eq(blocked[0], 0); /* the caller's mask is his own */
+    ck_assert_int_eq(blocked[1], 1);
+    ferrum_team_free(team);
+}
+END_TEST
+
+START_TEST(refused_widths)
+{
+    ferrum_team_t *team;
+    EXPECT_FAILS(ferrum_team_new(0, &team, &err), FERRUM_INVALID_ARGUMENT, "team of 0");
+    EXPECT_FAILS(ferrum_team_new(FERRUM_TEAM_MAX_WIDTH + 1, &team, &err), FERRUM_INVALID_ARGUMENT,
+                 "choose 1 to");
+    ck_assert_uint_ge(ferrum_team_processors(), 1);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("executor");
+    TCase *tcase = tcase_create("team");
+    const int cases = sizeof widths / sizeof widths[0];
+    tcase_set_timeout(tcase, 300);
+    tcase_add_loop_test(tcase, every_member_runs, 0, cases);
+    tcase_add_loop_test(tcase, barriers_order_memory, 0, cases);
+    tcase_add_test(tcase, idle_team_sleeps);
+    tcase_add_test(tcase, late_members);
+    tcase_add_test(tcase, many_teams);
+    tcase_add_test(tcase, signals_are_blocked);
+    tcase_add_test(tcase, refused_widths);
+    suite_add_tcase(suite, tcase);
+    return expect_run(suite);
+}
