@@ -19,7 +19,7 @@ FERRUM_DECLARE_VECTOR(avx512)
 /** The first @p n of 16 lanes; all of them for n >= 16. */
 static inline __mmask16 ferrum_lanes_avx512(size_t n)
 {
-    return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
+    return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1);
 }
 
 /** @p value in every lane, by way of memory: decoding is short of shuffles (one port), and a

@@ -56,9 +56,9 @@ void fixture_free(void *memory, size_t size, size_t slack)
     const size_t bytes = mapped_bytes(size, slack), page = (size_t)sysconf(_SC_PAGESIZE);
     uint8_t *start = memory;
     for (size_t i = 1; i <= CANARY_BYTES; i++)
-        ck_assert_msg(start[-(ptrdiff_t)i] == CANARY, "a byte before the operand was written");
+        FIXTURE_REQUIRE(start[-(ptrdiff_t)i] == CANARY, "a byte before the operand was written");
     for (size_t i = 0; i < slack; i++)
-        ck_assert_msg(start[size + i] == CANARY, "a byte behind the operand was written");
+        FIXTURE_REQUIRE(start[size + i] == CANARY, "a byte behind the operand was written");
     munmap(start + size + slack - bytes, bytes + page);
 }
 
@@ -117,8 +117,10 @@ void fixture_fill_blocks(fixture_rng_t *rng, const ferrum_format_traits_t *trait
     };
 
     for (size_t b = 0; b < count; b++, blocks += traits->block_bytes) {
-        for (size_t i = 0; i < traits->block_bytes; i++)
-            blocks[i] = (uint8_t)fixture_random(rng);
+        for (size_t i = 0; i < traits->block_bytes; i += 4) {
+            const uint32_t word = fixture_random(rng);
+            memcpy(blocks + i, &word, traits->block_bytes - i < 4 ? traits->block_bytes - i : 4);
+        }
         for (size_t h = 0; h < sizeof halves / sizeof halves[0]; h++)
             for (size_t i = 0; i < 2 && halves[h].format == traits->format; i++)
                 if (halves[h].offsets[i] >= 0)
@@ -158,6 +160,7 @@ int fixture_main(const char *name, const TTest *const *tests, size_t count)
 {
     Suite *suite = suite_create(name);
     TCase *tcase = tcase_create("sets");
+    tcase_set_timeout(tcase, 300);
     for (size_t i = 0; i < count; i++)
         tcase_add_loop_test(tcase, tests[i], 0, (int)ferrum_kernel_set_count);
     suite_add_tcase(suite, tcase);

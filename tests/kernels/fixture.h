@@ -13,6 +13,14 @@
 
 #include <check.h>
 
+/** ck_assert_msg() for inner loops: libcheck notes every passed assertion, which takes longer than
+ *  what is tested here. */
+#define FIXTURE_REQUIRE(condition, ...)                                                            \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            ck_abort_msg(__VA_ARGS__);                                                             \
+    } while (0)
+
 /** Formats of the scalar set, which has all of them: the loop bound and the loop variable. */
 size_t fixture_format_count(void);
 const ferrum_format_traits_t *fixture_format(size_t index);

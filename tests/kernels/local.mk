@@ -5,6 +5,7 @@ kernel_tests = \
 	tests/kernels/test_dequant \
 	tests/kernels/test_gptq \
 	tests/kernels/test_matmul \
+	tests/kernels/test_select \
 	tests/kernels/test_vector
 
 check_PROGRAMS += $(kernel_tests)
@@ -23,6 +24,12 @@ tests_kernels_test_gptq_CPPFLAGS = $(kernel_tests_cppflags)
 tests_kernels_test_gptq_LDADD = $(kernel_tests_ldadd)
 tests_kernels_test_matmul_CPPFLAGS = $(kernel_tests_cppflags)
 tests_kernels_test_matmul_LDADD = $(kernel_tests_ldadd)
+tests_kernels_test_select_CPPFLAGS = $(kernel_tests_cppflags)
+tests_kernels_test_select_LDADD = $(kernel_tests_ldadd)
 tests_kernels_test_vector_CPPFLAGS = $(kernel_tests_cppflags)
 tests_kernels_test_vector_LDADD = $(kernel_tests_ldadd)
 endif
+
+check_PROGRAMS += tests/kernels/bench_kernels
+tests_kernels_bench_kernels_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
+tests_kernels_bench_kernels_LDADD = kernels/libferrum-kernels.la

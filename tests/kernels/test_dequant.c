@@ -19,9 +19,9 @@ static void check_decoder(const char *set_name, ferrum_dequant_fn *dequant,
     memcpy(w, blocks, bytes);
     dequant(w, out, n);
     for (size_t i = 0; i < n; i++)
-        ck_assert_msg(memcmp(&out[i], &expected[i], sizeof out[i]) == 0,
-                      "%s %s: value %zu is %a, expected %a", set_name, traits->name, i,
-                      (double)out[i], (double)expected[i]);
+        FIXTURE_REQUIRE(memcmp(&out[i], &expected[i], sizeof out[i]) == 0,
+                        "%s %s: value %zu is %a, expected %a", set_name, traits->name, i,
+                        (double)out[i], (double)expected[i]);
     fixture_free(out, n * sizeof *out, 0);
     fixture_free(w, bytes, 0);
 }

@@ -116,10 +116,10 @@ static void check_problem(const ferrum_kernel_set_t *set, const problem_t *p)
             const double expected = reference(p, c, t, &magnitude);
             const double got = (double)y[t * ldy + c];
             const double bound = (p->longest_group + p->w.groups + 4) * 0x1p-24 * magnitude;
-            ck_assert_msg(fabs(got - expected) <= bound,
-                          "%s %u bits k %u n %u groups %u tokens %u: y[%u][%u] is %g, expected %g",
-                          set->name, p->w.bits, p->w.k, n, p->w.groups, p->tokens, t, c, got,
-                          expected);
+            FIXTURE_REQUIRE(
+                fabs(got - expected) <= bound,
+                "%s %u bits k %u n %u groups %u tokens %u: y[%u][%u] is %g, expected %g", set->name,
+                p->w.bits, p->w.k, n, p->w.groups, p->tokens, t, c, got, expected);
         }
     fixture_free(y, bytes, 0);
 }
@@ -169,9 +169,10 @@ START_TEST(bits_do_not_depend_on_the_split)
             const uint32_t tokens = i % 3 ? 1 + fixture_random(&rng) % (TOKENS - t) : 1;
             set->gptq_matmul(&p.w, c, cols, p.x + t * p.ldx, p.ldx, tokens, part[0], N);
             for (uint32_t s = 0; s < tokens; s++)
-                ck_assert_msg(memcmp(part[s], &whole[t + s][c], cols * sizeof(float)) == 0,
-                              "%s %u bits: columns %u+%u tokens %u+%u: other bits than in one call",
-                              set->name, bits, c, cols, t, tokens);
+                FIXTURE_REQUIRE(
+                    memcmp(part[s], &whole[t + s][c], cols * sizeof(float)) == 0,
+                    "%s %u bits: columns %u+%u tokens %u+%u: other bits than in one call",
+                    set->name, bits, c, cols, t, tokens);
         }
         problem_free(&p);
     }

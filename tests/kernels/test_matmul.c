@@ -64,9 +64,9 @@ static void check_against_f64(const problem_t *p, const char *set_name)
                 magnitude += fabs(product);
             }
             const double got = (double)p->y[t * p->ldy + r];
-            ck_assert_msg(fabs(got - sum) <= (p->k / 8 + 8) * 0x1p-24 * magnitude,
-                          "%s %s rows %u k %u tokens %u: y[%u][%u] is %g, expected %g", set_name,
-                          p->traits->name, p->rows, p->k, p->tokens, t, r, got, sum);
+            FIXTURE_REQUIRE(fabs(got - sum) <= (p->k / 8 + 8) * 0x1p-24 * magnitude,
+                            "%s %s rows %u k %u tokens %u: y[%u][%u] is %g, expected %g", set_name,
+                            p->traits->name, p->rows, p->k, p->tokens, t, r, got, sum);
         }
     }
     free(weights);
@@ -77,15 +77,15 @@ static void check_gaps(const problem_t *p, const char *set_name)
 {
     for (uint32_t t = 0; t + 1 < p->tokens; t++)
         for (size_t r = p->rows; p->rows && r < p->ldy; r++)
-            ck_assert_msg(p->y[t * p->ldy + r] == POISON, "%s %s wrote behind row %u of y",
-                          set_name, p->traits->name, t);
+            FIXTURE_REQUIRE(p->y[t * p->ldy + r] == POISON, "%s %s wrote behind row %u of y",
+                            set_name, p->traits->name, t);
 }
 
 START_TEST(products_match_f64)
 {
-    static const uint32_t row_counts[] = {0, 1, 3, 8, 17};
-    static const uint32_t token_counts[] = {0, 1, 2, 7, 8, 9, 33, 50};
-    static const uint32_t block_counts[] = {0, 1, 2, 5, 9};
+    static const uint32_t row_counts[] = {0, 1, 3, 17};
+    static const uint32_t token_counts[] = {0, 1, 2, 7, 8, 9, 33, 49};
+    static const uint32_t block_counts[] = {0, 1, 2, 5};
     const ferrum_kernel_set_t *set = fixture_set(_i);
     fixture_rng_t rng = {0x0123456789abcdefu};
     if (!set)
@@ -125,7 +125,7 @@ static void check_part(const problem_t *p, const ferrum_matmul_entry_t *entry, u
         memcpy(x + (size_t)t * p->k, p->x + (t0 + t) * p->ldx, p->k * sizeof *x);
     entry->matmul(w, row_bytes, rows, p->k, x, p->k, tokens, y, rows);
     for (uint32_t t = 0; t < tokens; t++)
-        ck_assert_msg(
+        FIXTURE_REQUIRE(
             memcmp(y + (size_t)t * rows, p->y + (t0 + t) * p->ldy + r0, rows * sizeof *y) == 0,
             "%s: rows %u+%u tokens %u+%u: other bits than in one call of %u x %u", p->traits->name,
             r0, rows, t0, tokens, p->rows, p->tokens);
@@ -148,9 +148,9 @@ START_TEST(bits_do_not_depend_on_the_split)
         problem_init(&p, &rng, traits, 21, k, 52);
         entry->matmul(p.w, p.row_bytes, p.rows, p.k, p.x, p.ldx, p.tokens, p.y, p.ldy);
         for (uint32_t r = 0; r < p.rows; r += 5)
-            for (uint32_t t = 0; t < p.tokens; t += 7)
+            for (uint32_t t = 0; t < p.tokens; t += 17)
                 check_part(&p, entry, r, 1, t, 1);
-        for (uint32_t i = 0; i < 60; i++) {
+        for (uint32_t i = 0; i < 24; i++) {
             const uint32_t r = fixture_random(&rng) % p.rows, t = fixture_random(&rng) % p.tokens;
             const uint32_t rows = 1 + fixture_random(&rng) % (p.rows - r);
             check_part(&p, entry, r, rows, t, 1 + fixture_random(&rng) % (p.tokens - t));

@@ -35,8 +35,8 @@ static void free_row(float *row, size_t n)
 }
 
 #define CHECK_NEAR(set, what, got, expected, bound)                                                \
-    ck_assert_msg(fabs((double)(got) - (expected)) <= (bound) + SUBNORMAL_STEPS,                   \
-                  "%s %s: %a instead of %a", (set)->name, what, (double)(got), (expected))
+    FIXTURE_REQUIRE(fabs((double)(got) - (expected)) <= (bound) + SUBNORMAL_STEPS,                 \
+                    "%s %s: %a instead of %a", (set)->name, what, (double)(got), (expected))
 
 START_TEST(dot_and_linear_operations)
 {
@@ -64,11 +64,11 @@ START_TEST(dot_and_linear_operations)
         memcpy(kept, b, n * sizeof *b);
         set->vector.add(b, a, n);
         for (size_t i = 0; i < n; i++)
-            ck_assert_msg(b[i] == kept[i] + a[i], "%s add", set->name);
+            FIXTURE_REQUIRE(b[i] == kept[i] + a[i], "%s add", set->name);
         memcpy(kept, b, n * sizeof *b);
         set->vector.scale(-1.7f, b, n);
         for (size_t i = 0; i < n; i++)
-            ck_assert_msg(b[i] == kept[i] * -1.7f, "%s scale", set->name);
+            FIXTURE_REQUIRE(b[i] == kept[i] * -1.7f, "%s scale", set->name);
         free_row(b, n);
         free_row(a, n);
     }
