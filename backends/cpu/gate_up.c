@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+#include "backends/cpu/gate_up.h"
+
+ferrum_status_t ferrum_cpu_gate_up_init(ferrum_context_t *ctx, ferrum_cpu_gate_up_t *job,
+                                        const ferrum_cpu_weights_t *gate,
+                                        const ferrum_cpu_weights_t *up,
+                                        ferrum_cpu_bucket_t *buckets, uint32_t count,
+                                        ferrum_cpu_rows_t x, ferrum_cpu_rows_t y,
+                                        ferrum_error_t *err)
+{
+    const bool permuted = gate->permuted || up->permuted;
+
+    FERRUM_TRY(ferrum_cpu_product_init(ctx, &job->gate, gate->matrices, buckets, count, x, y,
+                                       FERRUM_CPU_SCRATCH_GATHER, err));
+    job->up = job->gate;
+    job->up.matrices = up->matrices;
+    if (permuted)
+        FERRUM_TRY(ferrum_cpu_product_init(ctx, &job->up, up->matrices, buckets, count, x, y,
+                                           FERRUM_CPU_SCRATCH_GATHER_UP, err));
+    else
+        job->up.gather_queue.count = 0;
+    job->gathers = job->gate.gathered || job->up.gathered;
+    return FERRUM_OK;
+}
+
+static void gate_up_tile(void *arg, uint64_t item, uint32_t thread)
+{
+    enum {
+        CELLS = FERRUM_CPU_TILE_TOKENS * FERRUM_CPU_TILE_ROWS
+    };
+    ferrum_cpu_gate_up_t *job = arg;
+    ferrum_cpu_product_t *gate = &job->gate, *up = &job->up;
+    const ferrum_cpu_tile_t tile = ferrum_cpu_tile(&gate->tiling, gate->matrices, item);
+    const uint64_t first = (uint64_t)tile.bucket->first + tile.token;
+    float gate_out[CELLS], up_out[CELLS];
+    size_t ldx;
+
+    const float *x = ferrum_cpu_product_input(gate, &tile, &ldx);
+    ferrum_cpu_matrix_product(gate->vector, &gate->matrices[tile.bucket->matrix], tile.row,
+                              tile.rows, x, ldx, tile.tokens, gate_out, tile.rows);
+    x = ferrum_cpu_product_input(up, &tile, &ldx);
+    ferrum_cpu_matrix_product(up->vector, &up->matrices[tile.bucket->matrix], tile.row, tile.rows,
+                              x, ldx, tile.tokens, up_out, tile.rows);
+    for (uint32_t t = 0; t < tile.tokens; t++)
+        ferrum_cpu_activate(gate->vector, &job->activation, gate_out + (size_t)t * tile.rows,
+                            up_out + (size_t)t * tile.rows,
+                            ferrum_cpu_row(&gate->y, first + t) + tile.row, tile.rows);
+}
+
+void ferrum_cpu_gate_up_phases(const ferrum_context_t *ctx, ferrum_cpu_gate_up_t *job,
+                               uint32_t thread)
+{
+    if (job->gathers) {
+        ferrum_cpu_product_gather(&job->gate, thread);
+        ferrum_cpu_product_gather(&job->up, thread);
+        ferrum_cpu_barrier(ctx, thread);
+    }
+    ferrum_cpu_drain(&job->gate.tile_queue, gate_up_tile, job, thread);
+}
+
+/** Argument of the region behind ferrum_cpu_gate_up_run. */
+typedef struct gate_up_region {
+    const ferrum_context_t *ctx;
+    ferrum_cpu_gate_up_t *job;
+} gate_up_region_t;
+
+static void run_gate_up(void *arg, uint32_t thread, uint32_t width)
+{
+    gate_up_region_t *region = arg;
+    ferrum_cpu_gate_up_phases(region->ctx, region->job, thread);
+}
+
+void ferrum_cpu_gate_up_run(ferrum_context_t *ctx, ferrum_cpu_gate_up_t *job)
+{
+    gate_up_region_t region = {ctx, job};
+    if (job->gate.tiling.tiles > 0)
+        ferrum_cpu_run(ctx, run_gate_up, &region);
+}

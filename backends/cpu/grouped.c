@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+#include "backends/cpu/grouped.h"
+
+#include <string.h>
+
+static uint64_t bucket_tiles(const ferrum_cpu_bucket_t *bucket, uint32_t n, uint32_t row_block)
+{
+    return ferrum_cpu_blocks(bucket->count, FERRUM_CPU_TILE_TOKENS) *
+           ferrum_cpu_blocks(n, row_block);
+}
+
+static uint64_t count_tiles(const ferrum_cpu_matrix_t *matrices, const ferrum_cpu_bucket_t *buckets,
+                            uint32_t count, uint32_t row_block)
+{
+    uint64_t tiles = 0;
+    for (uint32_t i = 0; i < count; i++)
+        tiles += bucket_tiles(&buckets[i], matrices[buckets[i].matrix].n, row_block);
+    return tiles;
+}
+
+ferrum_cpu_tiling_t ferrum_cpu_tile_buckets(const ferrum_cpu_matrix_t *matrices,
+                                            ferrum_cpu_bucket_t *buckets, uint32_t count,
+                                            uint32_t width)
+{
+    enum {
+        TILES_PER_THREAD = 6
+    };
+    ferrum_cpu_tiling_t tiling = {buckets, count, FERRUM_CPU_TILE_ROWS, 0};
+
+    while (tiling.row_block > FERRUM_CPU_LEAST_TILE_ROWS &&
+           count_tiles(matrices, buckets, count, tiling.row_block) <
+               (uint64_t)TILES_PER_THREAD * width)
+        tiling.row_block /= 2;
+    for (uint32_t i = 0; i < count; i++) {
+        buckets[i].first_tile = tiling.tiles;
+        tiling.tiles += bucket_tiles(&buckets[i], matrices[buckets[i].matrix].n, tiling.row_block);
+    }
+    return tiling;
+}
+
+ferrum_cpu_tile_t ferrum_cpu_tile(const ferrum_cpu_tiling_t *tiling,
+                                  const ferrum_cpu_matrix_t *matrices, uint64_t index)
+{
+    uint32_t low = 0, high = tiling->bucket_count;
+
+    while (high - low > 1) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (tiling->buckets[middle].first_tile <= index)
+            low = middle;
+        else
+            high = middle;
+    }
+    const ferrum_cpu_bucket_t *bucket = &tiling->buckets[low];
+    const uint64_t local = index - bucket->first_tile;
+    const uint64_t token_blocks = ferrum_cpu_blocks(bucket->count, FERRUM_CPU_TILE_TOKENS);
+    const uint64_t token_block = local % token_blocks, row_block = local / token_blocks;
+    return (ferrum_cpu_tile_t){
+        .bucket = bucket,
+        .token = (uint32_t)(token_block * FERRUM_CPU_TILE_TOKENS),
+        .tokens =
+            (uint32_t)ferrum_cpu_block_length(bucket->count, FERRUM_CPU_TILE_TOKENS, token_block),
+        .row = (uint32_t)(row_block * tiling->row_block),
+        .rows = (uint32_t)ferrum_cpu_block_length(matrices[bucket->matrix].n, tiling->row_block,
+                                                  row_block),
+    };
+}
+
+bool ferrum_cpu_needs_gather(const ferrum_cpu_matrix_t *matrices,
+                             const ferrum_cpu_bucket_t *buckets, uint32_t count,
+                             const ferrum_cpu_rows_t *x)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (matrices[buckets[i].matrix].perm || (x->offsets && buckets[i].count > 1))
+            return true;
+    return false;
+}
+
+/** Rows that the buckets reach to. */
+static uint64_t packed_rows(const ferrum_cpu_bucket_t *buckets, uint32_t count)
+{
+    uint64_t rows = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const uint64_t end = (uint64_t)buckets[i].first + buckets[i].count;
+        rows = end > rows ? end : rows;
+    }
+    return rows;
+}
+
+ferrum_status_t ferrum_cpu_product_init(ferrum_context_t *ctx, ferrum_cpu_product_t *product,
+                                        const ferrum_cpu_matrix_t *matrices,
+                                        ferrum_cpu_bucket_t *buckets, uint32_t count,
+                                        ferrum_cpu_rows_t x, ferrum_cpu_rows_t y,
+                                        ferrum_cpu_scratch_t kind, ferrum_error_t *err)
+{
+    product->vector = ferrum_cpu_vector(ctx);
+    product->matrices = matrices;
+    product->tiling = ferrum_cpu_tile_buckets(matrices, buckets, count, ctx->width);
+    product->x = x;
+    product->y = y;
+    product->gathered = NULL;
+    atomic_init(&product->gather_queue.next, 0);
+    atomic_init(&product->tile_queue.next, 0);
+    product->gather_queue.count = count;
+    product->tile_queue.count = product->tiling.tiles;
+    if (!ferrum_cpu_needs_gather(matrices, buckets, count, &x))
+        return FERRUM_OK;
+    product->gathered = ferrum_cpu_scratch(
+        ctx, kind, ferrum_cpu_mul(packed_rows(buckets, count), matrices[0].k), sizeof(float), err);
+    return product->gathered ? FERRUM_OK : FERRUM_OUT_OF_MEMORY;
+}
+
+/** Make the rows of one bucket contiguous, in the order of its matrix's inputs. */
+static void gather_bucket(void *arg, uint64_t item, uint32_t thread)
+{
+    const ferrum_cpu_product_t *product = arg;
+    const ferrum_cpu_bucket_t *bucket = &product->tiling.buckets[item];
+    const ferrum_cpu_matrix_t *matrix = &product->matrices[bucket->matrix];
+
+    for (uint32_t r = bucket->first; r < bucket->first + bucket->count; r++) {
+        const float *from = ferrum_cpu_row(&product->x, r);
+        float *to = product->gathered + (size_t)r * matrix->k;
+        if (!matrix->perm)
+            memcpy(to, from, matrix->k * sizeof *to);
+        else
+            for (uint32_t i = 0; i < matrix->k; i++)
+                to[i] = from[matrix->perm[i]];
+    }
+}
+
+void ferrum_cpu_product_gather(ferrum_cpu_product_t *product, uint32_t thread)
+{
+    if (product->gathered)
+        ferrum_cpu_drain(&product->gather_queue, gather_bucket, product, thread);
+}
+
+const float *ferrum_cpu_product_input(const ferrum_cpu_product_t *product,
+                                      const ferrum_cpu_tile_t *tile, size_t *out_ldx)
+{
+    const uint64_t row = (uint64_t)tile->bucket->first + tile->token;
+
+    *out_ldx = product->gathered ? product->matrices[0].k : product->x.stride;
+    return product->gathered ? product->gathered + row * *out_ldx
+                             : ferrum_cpu_row(&product->x, row);
+}
+
+static void product_tile(void *arg, uint64_t item, uint32_t thread)
+{
+    ferrum_cpu_product_t *product = arg;
+    const ferrum_cpu_tile_t tile = ferrum_cpu_tile(&product->tiling, product->matrices, item);
+    const ferrum_cpu_matrix_t *matrix = &product->matrices[tile.bucket->matrix];
+    const uint64_t first = (uint64_t)tile.bucket->first + tile.token;
+    const size_t column = (size_t)matrix->out_column + tile.row;
+    size_t ldx;
+    const float *x = ferrum_cpu_product_input(product, &tile, &ldx);
+
+    if (!product->y.offsets || tile.tokens == 1) {
+        ferrum_cpu_matrix_product(product->vector, matrix, tile.row, tile.rows, x, ldx, tile.tokens,
+                                  ferrum_cpu_row(&product->y, first) + column, product->y.stride);
+        return;
+    }
+    float out[FERRUM_CPU_TILE_TOKENS * FERRUM_CPU_TILE_ROWS];
+    ferrum_cpu_matrix_product(product->vector, matrix, tile.row, tile.rows, x, ldx, tile.tokens,
+                              out, tile.rows);
+    for (uint32_t t = 0; t < tile.tokens; t++)
+        memcpy(ferrum_cpu_row(&product->y, first + t) + column, out + (size_t)t * tile.rows,
+               tile.rows * sizeof *out);
+}
+
+void ferrum_cpu_product_tiles(ferrum_cpu_product_t *product, uint32_t thread)
+{
+    ferrum_cpu_drain(&product->tile_queue, product_tile, product, thread);
+}
+
+/** Argument of the region behind ferrum_cpu_product_run. */
+typedef struct product_region {
+    const ferrum_context_t *ctx;
+    ferrum_cpu_product_t *product;
+} product_region_t;
+
+static void run_product(void *arg, uint32_t thread, uint32_t width)
+{
+    product_region_t *region = arg;
+    if (region->product->gathered) {
+        ferrum_cpu_product_gather(region->product, thread);
+        ferrum_cpu_barrier(region->ctx, thread);
+    }
+    ferrum_cpu_product_tiles(region->product, thread);
+}
+
+void ferrum_cpu_product_run(ferrum_context_t *ctx, ferrum_cpu_product_t *product)
+{
+    product_region_t region = {ctx, product};
+    if (product->tiling.tiles > 0)
+        ferrum_cpu_run(ctx, run_product, &region);
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+#include "backends/cpu/check.h"
+#include "backends/cpu/matrix.h"
+
+#include <string.h>
+
+ferrum_status_t ferrum_cpu_weights_new_matrices(const ferrum_device_t *device,
+                                                ferrum_cpu_weights_t *weights, ferrum_error_t *err)
+{
+    FERRUM_TRY(ferrum_cpu_alloc(device, ferrum_cpu_mul(weights->experts, sizeof *weights->matrices),
+                                "weight matrices", &weights->matrices_memory, err));
+    weights->matrices = weights->matrices_memory.ptr;
+    for (uint32_t e = 0; e < weights->experts; e++)
+        weights->matrices[e] = (ferrum_cpu_matrix_t){.n = weights->n, .k = weights->k};
+    return FERRUM_OK;
+}
+
+ferrum_status_t ferrum_cpu_weights_set_bias(const ferrum_device_t *device,
+                                            ferrum_cpu_weights_t *weights, const float *bias,
+                                            ferrum_error_t *err)
+{
+    if (!bias)
+        return FERRUM_OK;
+    FERRUM_TRY(ferrum_cpu_alloc(device,
+                                ferrum_cpu_mul3(weights->experts, weights->n, sizeof(float)),
+                                "biases", &weights->bias, err));
+    memcpy(weights->bias.ptr, bias, (size_t)weights->experts * weights->n * sizeof(float));
+    for (uint32_t e = 0; e < weights->experts; e++)
+        weights->matrices[e].bias = (const float *)weights->bias.ptr + (size_t)e * weights->n;
+    return FERRUM_OK;
+}
+
+void ferrum_cpu_weights_free(const ferrum_device_t *device, ferrum_cpu_weights_t *weights)
+{
+    ferrum_cpu_free(device, &weights->matrices_memory);
+    ferrum_cpu_free(device, &weights->data);
+    ferrum_cpu_free(device, &weights->bias);
+    weights->matrices = NULL;
+}
+
+uint64_t ferrum_cpu_weights_bytes(const ferrum_cpu_weights_t *weights)
+{
+    return (uint64_t)weights->data.bytes + weights->bias.bytes;
+}
+
+void ferrum_cpu_matrix_product(const ferrum_vector_ops_t *vector, const ferrum_cpu_matrix_t *matrix,
+                               uint32_t row, uint32_t rows, const float *x, size_t ldx,
+                               uint32_t tokens, float *y, size_t ldy)
+{
+    if (matrix->matmul)
+        matrix->matmul(matrix->rows + row * matrix->row_bytes, matrix->row_bytes, rows, matrix->k,
+                       x, ldx, tokens, y, ldy);
+    else
+        matrix->gptq_matmul(&matrix->gptq, matrix->gptq_column + row, rows, x, ldx, tokens, y, ldy);
+    if (matrix->bias)
+        for (uint32_t t = 0; t < tokens; t++)
+            vector->add(y + t * ldy, matrix->bias + row, rows);
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file matrix.h
+ * @brief Weights as the backend holds them: matrices [n,k] of blocks or of GPTQ codes.
+ *
+ * A ferrum_cpu_weights_t owns E equal matrices: one for a Linear, all experts of one role for a
+ * stack. They stay quantised. Block weights are kept byte for byte (or pointed at, when mapped).
+ * GPTQ codes are sorted by group when g_idx asks for it, zeros become what is subtracted, scales
+ * become f32.
+ */
+#ifndef FERRUM_CPU_MATRIX_H
+#define FERRUM_CPU_MATRIX_H
+
+#include "backends/cpu/objects.h"
+
+#include <ferrum/quant_llm.h>
+
+/** One matrix. Copies are shallow: the memory belongs to the ferrum_cpu_weights_t it came from. */
+typedef struct ferrum_cpu_matrix {
+    uint32_t n;
+    uint32_t k;
+    uint32_t out_column;      /**< where its outputs begin in a row of y */
+    ferrum_matmul_fn *matmul; /**< blocks; NULL for GPTQ */
+    const uint8_t *rows;
+    size_t row_bytes;
+    ferrum_gptq_matmul_fn *gptq_matmul;
+    ferrum_gptq_matrix_t gptq;
+    uint32_t gptq_column; /**< first column of gptq that belongs to this matrix */
+    const uint32_t *perm; /**< act-order: input i of the product is x[perm[i]]; NULL: x[i] */
+    const float *bias;    /**< [n] or NULL */
+} ferrum_cpu_matrix_t;
+
+/** E equal matrices and the memory behind them. */
+typedef struct ferrum_cpu_weights {
+    uint32_t experts;
+    uint32_t n;
+    uint32_t k;
+    uint32_t bits; /**< GPTQ, else 0 */
+    ferrum_weight_format_t format;
+    uint64_t source_bytes; /**< as given to the loader */
+    bool permuted;         /**< some matrix has a perm */
+    ferrum_cpu_matrix_t *matrices;
+    ferrum_cpu_memory_t matrices_memory;
+    ferrum_cpu_memory_t data; /**< quantised weights; none when mapped */
+    ferrum_cpu_memory_t bias;
+} ferrum_cpu_weights_t;
+
+/** This backend multiplies by a block format at K inputs; UNSUPPORTED with the reason if not. */
+ferrum_status_t ferrum_cpu_check_block_problem(const ferrum_device_t *device,
+                                               ferrum_weight_format_t format, uint32_t k,
+                                               ferrum_error_t *err);
+/** The same for GPTQ; @p has_zeros: zero points are stored. */
+ferrum_status_t ferrum_cpu_check_gptq_problem(uint32_t bits, uint32_t group_size, uint32_t k,
+                                              uint32_t n, bool has_zeros, ferrum_error_t *err);
+
+/** Load a slab of blocks. @p out_weights is overwritten; on failure nothing is held. */
+ferrum_status_t ferrum_cpu_weights_from_gguf(const ferrum_device_t *device,
+                                             const ferrum_gguf_weights_t *source,
+                                             ferrum_cpu_weights_t *out_weights,
+                                             ferrum_error_t *err);
+/** Load @p count GPTQ matrices of equal shape; a matrix's own bias is kept. */
+ferrum_status_t ferrum_cpu_weights_from_gptq(const ferrum_device_t *device,
+                                             const ferrum_gptq_t *const *sources, uint32_t count,
+                                             ferrum_cpu_weights_t *out_weights,
+                                             ferrum_error_t *err);
+/** Copy @p bias f32 [experts, n] (NULL: none) and let the matrices add it. */
+ferrum_status_t ferrum_cpu_weights_set_bias(const ferrum_device_t *device,
+                                            ferrum_cpu_weights_t *weights, const float *bias,
+                                            ferrum_error_t *err);
+/** Allocate the matrices array of @p weights, zeroed but for n and k. */
+ferrum_status_t ferrum_cpu_weights_new_matrices(const ferrum_device_t *device,
+                                                ferrum_cpu_weights_t *weights, ferrum_error_t *err);
+/** Free what is held; all-zero weights are fine. */
+void ferrum_cpu_weights_free(const ferrum_device_t *device, ferrum_cpu_weights_t *weights);
+/** Bytes held for the weights. */
+uint64_t ferrum_cpu_weights_bytes(const ferrum_cpu_weights_t *weights);
+
+/**
+ * `y[t*ldy + r] = sum_k W[row+r, k] * x[t*ldx + k] (+ bias[row+r])`, r < rows, t < tokens. x is in
+ * the matrix's own input order (already gathered by perm).
+ */
+void ferrum_cpu_matrix_product(const ferrum_vector_ops_t *vector, const ferrum_cpu_matrix_t *matrix,
+                               uint32_t row, uint32_t rows, const float *x, size_t ldx,
+                               uint32_t tokens, float *y, size_t ldy);
+
+#endif /* FERRUM_CPU_MATRIX_H */
