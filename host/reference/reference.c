@@ -45,8 +45,8 @@ static ferrum_status_t check_role(const role_t *role, ferrum_error_t *err)
         !ferrum_mul_u64(values / traits->block_values, traits->block_bytes, &bytes) ||
         bytes != gguf->bytes)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_LENGTH,
-                           "%s weights have %llu bytes, which does not fit their shape",
-                           role->name, (unsigned long long)gguf->bytes);
+                           "%s weights have %llu bytes, which does not fit their shape", role->name,
+                           (unsigned long long)gguf->bytes);
     return FERRUM_OK;
 }
 
@@ -85,15 +85,14 @@ static void gptq_row(const ferrum_gptq_t *gptq, uint32_t n, double *out)
 }
 
 /* out[r] = W[expert, r, :] . x + bias */
-static void apply(const role_t *role, uint32_t expert, const double *x, float *decoded,
-                  double *row, double *out)
+static void apply(const role_t *role, uint32_t expert, const double *x, float *decoded, double *row,
+                  double *out)
 {
     const ferrum_gguf_weights_t *gguf = role->weights->gguf;
     const ferrum_format_traits_t *traits = gguf ? ferrum_format_traits(gguf->format) : NULL;
     for (uint32_t r = 0; r < role->rows; r++) {
         if (gguf != NULL) {
-            uint64_t row_bytes =
-                (uint64_t)role->cols / traits->block_values * traits->block_bytes;
+            uint64_t row_bytes = (uint64_t)role->cols / traits->block_values * traits->block_bytes;
             const char *data =
                 (const char *)gguf->data + ((uint64_t)expert * role->rows + r) * row_bytes;
             ferrum_kernel_dequant(gguf->format)(data, decoded, role->cols);
@@ -121,8 +120,8 @@ static double activate(const ferrum_activation_t *activation, double gate, doubl
         return gate / (1 + exp(-(double)activation->alpha * gate)) * (up + 1);
     }
     case FERRUM_ACTIVATION_GELU_MUL:
-        return 0.5 * gate * (1 + tanh(0.79788456080286535588 * (gate + 0.044715 * gate * gate * gate))) *
-               up;
+        return 0.5 * gate *
+               (1 + tanh(0.79788456080286535588 * (gate + 0.044715 * gate * gate * gate))) * up;
     default:
         return gate / (1 + exp(-gate)) * up;
     }

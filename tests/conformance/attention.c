@@ -4,7 +4,9 @@
 
 #include <string.h>
 
-enum { MAX_POS = 96 };
+enum {
+    MAX_POS = 96
+};
 
 /* One attention geometry. */
 typedef struct shape {
@@ -35,9 +37,13 @@ static rotation_t make_rotation(cf_suite_t *suite, uint32_t dim, ferrum_rope_mod
     r.k_norm = cf_input(suite, dim, 1);
     r.cos = cf_f32(suite, c, (uint64_t)MAX_POS * half);
     r.sin = cf_f32(suite, s, (uint64_t)MAX_POS * half);
-    r.rope = (ferrum_rope_t){.head = FERRUM_HEAD(ferrum_rope_t), .q_norm = r.q_norm.buffer,
-                             .k_norm = r.k_norm.buffer, .cos = r.cos.buffer, .sin = r.sin.buffer,
-                             .eps = 1e-6F, .mode = mode};
+    r.rope = (ferrum_rope_t){.head = FERRUM_HEAD(ferrum_rope_t),
+                             .q_norm = r.q_norm.buffer,
+                             .k_norm = r.k_norm.buffer,
+                             .cos = r.cos.buffer,
+                             .sin = r.sin.buffer,
+                             .eps = 1e-6F,
+                             .mode = mode};
     return r;
 }
 
@@ -90,7 +96,10 @@ static double *to_head_major(cf_suite_t *suite, const double *x, uint32_t tokens
 
 static void rope_cases(cf_suite_t *suite, ferrum_rope_mode_t mode)
 {
-    enum { TOKENS = 5, POS = 9 };
+    enum {
+        TOKENS = 5,
+        POS = 9
+    };
     ferrum_error_t err = FERRUM_ERROR_INIT;
     const shape_t *s = &shapes[0];
     uint32_t positions[TOKENS];
@@ -106,13 +115,18 @@ static void rope_cases(cf_suite_t *suite, ferrum_rope_mode_t mode)
         prepare(&r, r.q_norm.v, in.v + i * s->dim, rotated + i * s->dim, positions[i / s->heads],
                 s->dim);
     double *reference = to_head_major(suite, rotated, TOKENS, s->heads, s->dim);
-    if (cf_ok(suite, suite->be->qk_norm_rope(suite->ctx, in.buffer, &r.rope, out.buffer, TOKENS,
-                                             s->heads, s->dim, POS, &err), &err))
+    if (cf_ok(suite,
+              suite->be->qk_norm_rope(suite->ctx, in.buffer, &r.rope, out.buffer, TOKENS, s->heads,
+                                      s->dim, POS, &err),
+              &err))
         cf_expect_rows(suite, &out, reference, s->dim, 2);
     cf_end(suite);
 
     for (int into_cache = 0; into_cache < 2; into_cache++) {
-        enum { CAPACITY = 12, LEN = 3 };
+        enum {
+            CAPACITY = 12,
+            LEN = 3
+        };
         cf_begin(suite, "split_qkv_norm_rope%s mode %u", into_cache ? "_into_cache" : "", mode);
         r = make_rotation(suite, s->dim, mode);
         cf_tensor_t qkv = cf_input(suite, TOKENS * (q_row + 2 * kv_row), 2);
@@ -120,7 +134,8 @@ static void rope_cases(cf_suite_t *suite, ferrum_rope_mode_t mode)
         cf_tensor_t q = cf_output(suite, TOKENS * q_row);
         uint32_t rows = into_cache ? CAPACITY : TOKENS;
         cf_tensor_t k = cf_output(suite, rows * kv_row), v = cf_output(suite, rows * kv_row);
-        double *rk = cf_memory(suite, k.count * sizeof *rk), *rv = cf_memory(suite, v.count * sizeof *rv);
+        double *rk = cf_memory(suite, k.count * sizeof *rk),
+               *rv = cf_memory(suite, v.count * sizeof *rv);
         memcpy(rk, k.v, k.count * sizeof *rk);
         memcpy(rv, v.v, v.count * sizeof *rv);
         double *hk = to_head_major(suite, want.k, TOKENS, s->kv_heads, s->dim);
@@ -149,7 +164,13 @@ static void rope_cases(cf_suite_t *suite, ferrum_rope_mode_t mode)
 
 static void append_cases(cf_suite_t *suite)
 {
-    enum { HEADS = 2, DIM = 8, CAPACITY = 10, LEN = 4, COUNT = 3 };
+    enum {
+        HEADS = 2,
+        DIM = 8,
+        CAPACITY = 10,
+        LEN = 4,
+        COUNT = 3
+    };
     ferrum_error_t err = FERRUM_ERROR_INIT;
     cf_begin(suite, "kv_cache_append_head_major");
     cf_tensor_t ck = cf_output(suite, HEADS * CAPACITY * DIM), cv = cf_output(suite, ck.count);
@@ -161,9 +182,10 @@ static void append_cases(cf_suite_t *suite)
         memcpy(rk + (h * CAPACITY + LEN) * DIM, nk.v + h * COUNT * DIM, COUNT * DIM * sizeof *rk);
         memcpy(rv + (h * CAPACITY + LEN) * DIM, nv.v + h * COUNT * DIM, COUNT * DIM * sizeof *rv);
     }
-    if (cf_ok(suite, suite->be->kv_cache_append_head_major(suite->ctx, ck.buffer, cv.buffer, LEN,
-                                                           CAPACITY, nk.buffer, nv.buffer, COUNT,
-                                                           HEADS, DIM, &err), &err)) {
+    if (cf_ok(suite,
+              suite->be->kv_cache_append_head_major(suite->ctx, ck.buffer, cv.buffer, LEN, CAPACITY,
+                                                    nk.buffer, nv.buffer, COUNT, HEADS, DIM, &err),
+              &err)) {
         cf_expect_rows(suite, &ck, rk, DIM, 0);
         cf_expect_rows(suite, &cv, rv, DIM, 0);
     }
@@ -172,17 +194,22 @@ static void append_cases(cf_suite_t *suite)
     cf_begin(suite, "kv_cache_append_head_major beyond the capacity");
     ck = cf_output(suite, HEADS * CAPACITY * DIM), cv = cf_output(suite, ck.count);
     nk = cf_input(suite, HEADS * COUNT * DIM, 1), nv = cf_input(suite, nk.count, 1);
-    cf_expect_error(suite, suite->be->kv_cache_append_head_major(
-                               suite->ctx, ck.buffer, cv.buffer, CAPACITY - 1, CAPACITY, nk.buffer,
-                               nv.buffer, COUNT, HEADS, DIM, &err), FERRUM_INVALID_ARGUMENT, &err);
+    cf_expect_error(suite,
+                    suite->be->kv_cache_append_head_major(suite->ctx, ck.buffer, cv.buffer,
+                                                          CAPACITY - 1, CAPACITY, nk.buffer,
+                                                          nv.buffer, COUNT, HEADS, DIM, &err),
+                    FERRUM_INVALID_ARGUMENT, &err);
     cf_expect_untouched(suite, &ck);
     cf_end(suite);
 }
 
 static ferrum_attn_config_t config_of(const shape_t *s)
 {
-    return (ferrum_attn_config_t){.head = FERRUM_HEAD(ferrum_attn_config_t), .num_heads = s->heads,
-                                  .num_kv_heads = s->kv_heads, .head_dim = s->dim, .causal = 1,
+    return (ferrum_attn_config_t){.head = FERRUM_HEAD(ferrum_attn_config_t),
+                                  .num_heads = s->heads,
+                                  .num_kv_heads = s->kv_heads,
+                                  .head_dim = s->dim,
+                                  .causal = 1,
                                   .scale = (float)(1 / sqrt((double)s->dim)),
                                   .sliding_window = s->window};
 }
@@ -223,8 +250,10 @@ static void flash_case(cf_suite_t *suite, const shape_t *s, uint32_t batch, uint
         }
     ferrum_attn_config_t config = config_of(s);
     config.kv_seq_stride = stride;
-    if (cf_ok(suite, suite->be->flash_attention(suite->ctx, q.buffer, k.buffer, v.buffer, out.buffer,
-                                                batch, q_len, kv_len, offset, &config, &err), &err))
+    if (cf_ok(suite,
+              suite->be->flash_attention(suite->ctx, q.buffer, k.buffer, v.buffer, out.buffer,
+                                         batch, q_len, kv_len, offset, &config, &err),
+              &err))
         cf_expect_rows(suite, &out, reference, s->dim, 3);
     cf_end(suite);
 }
@@ -250,7 +279,12 @@ typedef struct pool {
     double **keys, **values; /* [seqs * MAX_POS] rows of [kv_heads, dim], reference side */
 } pool_t;
 
-enum { BLOCK = 16, PER_SEQ = MAX_POS / BLOCK, SEQS = 3, BLOCKS = SEQS * PER_SEQ + 2 };
+enum {
+    BLOCK = 16,
+    PER_SEQ = MAX_POS / BLOCK,
+    SEQS = 3,
+    BLOCKS = SEQS * PER_SEQ + 2
+};
 
 static pool_t make_pool(cf_suite_t *suite, const shape_t *s, ferrum_kv_layout_t layout)
 {
@@ -264,9 +298,14 @@ static pool_t make_pool(cf_suite_t *suite, const shape_t *s, ferrum_kv_layout_t 
     p.tables = cf_ints(suite, tables, SEQS * PER_SEQ);
     p.keys = cf_memory(suite, SEQS * MAX_POS * sizeof *p.keys);
     p.values = cf_memory(suite, SEQS * MAX_POS * sizeof *p.values);
-    p.kv = (ferrum_paged_kv_t){.head = FERRUM_HEAD(ferrum_paged_kv_t), .pool_k = p.k.buffer,
-                               .pool_v = p.v.buffer, .num_blocks = BLOCKS, .block_size = BLOCK,
-                               .num_kv_heads = s->kv_heads, .head_dim = s->dim, .layout = layout,
+    p.kv = (ferrum_paged_kv_t){.head = FERRUM_HEAD(ferrum_paged_kv_t),
+                               .pool_k = p.k.buffer,
+                               .pool_v = p.v.buffer,
+                               .num_blocks = BLOCKS,
+                               .block_size = BLOCK,
+                               .num_kv_heads = s->kv_heads,
+                               .head_dim = s->dim,
+                               .layout = layout,
                                .max_blocks_per_seq = PER_SEQ};
     return p;
 }
@@ -299,12 +338,17 @@ static void note_rows(pool_t *p, uint32_t seq, uint32_t first, uint32_t count, d
 
 static void paged_single_case(cf_suite_t *suite, const shape_t *s, ferrum_kv_layout_t layout)
 {
-    enum { FIRST = 21, SECOND = 6 };
+    enum {
+        FIRST = 21,
+        SECOND = 6
+    };
     ferrum_error_t err = FERRUM_ERROR_INIT;
     size_t q_row = (size_t)s->heads * s->dim, kv_row = (size_t)s->kv_heads * s->dim;
     uint32_t positions[FIRST], start = 0;
-    cf_begin(suite, "paged write and attention of one sequence, layout %u, heads=%u/%u dim=%u "
-             "window=%u", layout, s->heads, s->kv_heads, s->dim, s->window);
+    cf_begin(suite,
+             "paged write and attention of one sequence, layout %u, heads=%u/%u dim=%u "
+             "window=%u",
+             layout, s->heads, s->kv_heads, s->dim, s->window);
     rotation_t r = make_rotation(suite, s->dim, FERRUM_ROPE_NORM_HALF);
     pool_t p = make_pool(suite, s, layout);
     ferrum_attn_config_t config = config_of(s);
@@ -316,25 +360,30 @@ static void paged_single_case(cf_suite_t *suite, const shape_t *s, ferrum_kv_lay
         cf_tensor_t qkv = cf_input(suite, 5 + tokens * (q_row + 2 * kv_row), 2);
         split_t want = reference_split(suite, &r, qkv.v + 5, s, tokens, positions);
         note_rows(&p, 0, start, tokens, want.k, want.v, kv_row);
-        cf_tensor_t q = cf_output(suite, 3 + tokens * q_row), out = cf_output(suite, tokens * q_row);
-        if (!cf_ok(suite, suite->ql->paged_kv_write(suite->ctx, qkv.buffer, 5, &r.rope, q.buffer, 3,
-                                                    &p.kv, p.tables.buffer, tokens, s->heads, start,
-                                                    start, &err), &err))
+        cf_tensor_t q = cf_output(suite, 3 + tokens * q_row),
+                    out = cf_output(suite, tokens * q_row);
+        if (!cf_ok(suite,
+                   suite->ql->paged_kv_write(suite->ctx, qkv.buffer, 5, &r.rope, q.buffer, 3, &p.kv,
+                                             p.tables.buffer, tokens, s->heads, start, start, &err),
+                   &err))
             break;
         start += tokens;
         const int32_t lens[1] = {(int32_t)start};
         cf_ints_t context = cf_ints(suite, lens, 1);
         /* q as the attention wants it, at offset 0. */
         cf_tensor_t query = cf_output(suite, tokens * q_row);
-        cf_ok(suite, suite->be->buffer_copy(suite->ctx, q.buffer, 3, query.buffer, 0,
-                                            tokens * q_row, &err), &err);
+        cf_ok(
+            suite,
+            suite->be->buffer_copy(suite->ctx, q.buffer, 3, query.buffer, 0, tokens * q_row, &err),
+            &err);
         double *token_major = cf_memory(suite, tokens * q_row * sizeof(double));
         for (uint32_t t = 0; t < tokens; t++)
             paged_reference(suite, s, &p, 0, want.q + t * q_row, start - tokens + t + 1,
                             token_major + t * q_row);
-        if (cf_ok(suite, suite->ql->paged_decode_attention(suite->ctx, query.buffer, &p.kv,
-                                                           out.buffer, p.tables.buffer,
-                                                           context.buffer, 1, tokens, &config, &err),
+        if (cf_ok(suite,
+                  suite->ql->paged_decode_attention(suite->ctx, query.buffer, &p.kv, out.buffer,
+                                                    p.tables.buffer, context.buffer, 1, tokens,
+                                                    &config, &err),
                   &err))
             cf_expect_rows(suite, &out, to_head_major(suite, token_major, tokens, s->heads, s->dim),
                            s->dim, 4);
@@ -344,7 +393,10 @@ static void paged_single_case(cf_suite_t *suite, const shape_t *s, ferrum_kv_lay
 
 static void paged_batch_case(cf_suite_t *suite, const shape_t *s, ferrum_kv_layout_t layout)
 {
-    enum { ROUNDS = 2, MOST = 40 };
+    enum {
+        ROUNDS = 2,
+        MOST = 40
+    };
     static const uint32_t lengths[ROUNDS][SEQS] = {{17, 1, 22}, {1, 1, 1}};
     ferrum_error_t err = FERRUM_ERROR_INIT;
     size_t q_row = (size_t)s->heads * s->dim, kv_row = (size_t)s->kv_heads * s->dim;
@@ -375,14 +427,18 @@ static void paged_batch_case(cf_suite_t *suite, const shape_t *s, ferrum_kv_layo
                 paged_reference(suite, s, &p, i, want.q + (at + t) * q_row,
                                 (uint32_t)have[i] + t + 1, reference + (at + t) * q_row);
         }
-        if (!cf_ok(suite, suite->ql->paged_kv_write_varlen(
-                              suite->ctx, qkv.buffer, &r.rope, q.buffer, &p.kv, cu_dev.buffer,
-                              pos_dev.buffer, p.tables.buffer, SEQS, total, s->heads, &err), &err))
+        if (!cf_ok(suite,
+                   suite->ql->paged_kv_write_varlen(suite->ctx, qkv.buffer, &r.rope, q.buffer,
+                                                    &p.kv, cu_dev.buffer, pos_dev.buffer,
+                                                    p.tables.buffer, SEQS, total, s->heads, &err),
+                   &err))
             break;
         cf_expect_rows(suite, &q, want.q, s->dim, 2);
-        if (cf_ok(suite, suite->ql->paged_varlen_attention(
-                             suite->ctx, q.buffer, &p.kv, out.buffer, cu_dev.buffer, pos_dev.buffer,
-                             p.tables.buffer, SEQS, total, MAX_POS, &config, &err), &err))
+        if (cf_ok(suite,
+                  suite->ql->paged_varlen_attention(suite->ctx, q.buffer, &p.kv, out.buffer,
+                                                    cu_dev.buffer, pos_dev.buffer, p.tables.buffer,
+                                                    SEQS, total, MAX_POS, &config, &err),
+                  &err))
             cf_expect_rows(suite, &out, reference, s->dim, 4);
         for (int i = 0; i < SEQS; i++)
             have[i] += (int32_t)lengths[round][i];
@@ -390,14 +446,18 @@ static void paged_batch_case(cf_suite_t *suite, const shape_t *s, ferrum_kv_layo
             continue;
         /* One query per sequence: the two decode forms must say the same. */
         cf_ints_t lens = cf_ints(suite, have, SEQS);
-        cf_tensor_t batched = cf_output(suite, total * q_row), decode = cf_output(suite, total * q_row);
-        if (cf_ok(suite, suite->ql->paged_batched_decode_attention(
-                             suite->ctx, q.buffer, &p.kv, batched.buffer, p.tables.buffer,
-                             lens.buffer, SEQS, MAX_POS, &config, &err), &err))
+        cf_tensor_t batched = cf_output(suite, total * q_row),
+                    decode = cf_output(suite, total * q_row);
+        if (cf_ok(suite,
+                  suite->ql->paged_batched_decode_attention(
+                      suite->ctx, q.buffer, &p.kv, batched.buffer, p.tables.buffer, lens.buffer,
+                      SEQS, MAX_POS, &config, &err),
+                  &err))
             cf_expect_rows(suite, &batched, reference, s->dim, 4);
-        if (cf_ok(suite, suite->ql->paged_decode_attention(suite->ctx, q.buffer, &p.kv,
-                                                           decode.buffer, p.tables.buffer,
-                                                           lens.buffer, SEQS, 1, &config, &err),
+        if (cf_ok(suite,
+                  suite->ql->paged_decode_attention(suite->ctx, q.buffer, &p.kv, decode.buffer,
+                                                    p.tables.buffer, lens.buffer, SEQS, 1, &config,
+                                                    &err),
                   &err))
             cf_expect_rows(suite, &decode, reference, s->dim, 4);
     }

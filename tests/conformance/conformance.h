@@ -21,13 +21,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { CF_GUARD = 64, CF_MAX_OBJECTS = 1024 };
+enum {
+    CF_GUARD = 64,
+    CF_MAX_OBJECTS = 1024
+};
 
 /** One float buffer of a case and what it holds. */
 typedef struct cf_tensor {
     ferrum_buffer_t *buffer;
-    uint64_t count;  /**< without the guard behind it */
-    double *v;       /**< inputs: values as stored; outputs: filled by cf_read */
+    uint64_t count; /**< without the guard behind it */
+    double *v;      /**< inputs: values as stored; outputs: filled by cf_read */
 } cf_tensor_t;
 
 /** One i32 buffer of a case. */
@@ -46,12 +49,12 @@ typedef struct cf_suite {
     ferrum_device_t *device;
     ferrum_device_info_t info;
     ferrum_context_t *ctx;
-    double tolerance;        /**< relative, for one rounded output of this activation dtype */
+    double tolerance; /**< relative, for one rounded output of this activation dtype */
     uint64_t random;
     bool verbose;
 
     unsigned passed, failed, refused;
-    char label[160];         /**< the running case */
+    char label[160]; /**< the running case */
     bool case_failed, case_refused;
     void *object[CF_MAX_OBJECTS];
     void (*release[CF_MAX_OBJECTS])(struct cf_suite *suite, void *object);
@@ -140,7 +143,7 @@ typedef struct cf_weights {
     ferrum_gguf_weights_t gguf; /**< block formats */
     ferrum_gptq_t *gptq;        /**< [experts], GPTQ */
     const ferrum_gptq_t **gptq_list;
-    double *w;                  /**< [experts, rows, cols] */
+    double *w; /**< [experts, rows, cols] */
 } cf_weights_t;
 
 /** How a GPTQ matrix is made. */

@@ -7,7 +7,7 @@
 static const uint32_t row_counts[] = {0, 1, 3, 33};
 static const uint32_t widths[] = {1, 5, 16, 63, 256};
 
-#define EACH(index, array) \
+#define EACH(index, array)                                                                         \
     for (size_t index = 0; index < sizeof(array) / sizeof((array)[0]); index++)
 
 static void norm_cases(cf_suite_t *suite, uint32_t tokens, uint32_t dim)
@@ -20,8 +20,10 @@ static void norm_cases(cf_suite_t *suite, uint32_t tokens, uint32_t dim)
     double *reference = cf_memory(suite, count * sizeof *reference);
     for (uint32_t t = 0; t < tokens; t++)
         cf_ref_rms_norm(x.v + (size_t)t * dim, w.v, 1e-6, reference + (size_t)t * dim, dim);
-    if (cf_ok(suite, suite->be->rms_norm(suite->ctx, x.buffer, w.buffer, 1e-6F, out.buffer, tokens,
-                                         dim, &err), &err))
+    if (cf_ok(suite,
+              suite->be->rms_norm(suite->ctx, x.buffer, w.buffer, 1e-6F, out.buffer, tokens, dim,
+                                  &err),
+              &err))
         cf_expect_rows(suite, &out, reference, dim, 1);
     cf_end(suite);
 
@@ -36,8 +38,10 @@ static void norm_cases(cf_suite_t *suite, uint32_t tokens, uint32_t dim)
         sum[i] = x.v[i] + add.v[i];
     for (uint32_t t = 0; t < tokens; t++)
         cf_ref_rms_norm(sum + (size_t)t * dim, w.v, 1e-5, reference + (size_t)t * dim, dim);
-    if (cf_ok(suite, suite->be->fused_add_rms_norm(suite->ctx, x.buffer, add.buffer, w.buffer,
-                                                   1e-5F, out.buffer, tokens, dim, &err), &err)) {
+    if (cf_ok(suite,
+              suite->be->fused_add_rms_norm(suite->ctx, x.buffer, add.buffer, w.buffer, 1e-5F,
+                                            out.buffer, tokens, dim, &err),
+              &err)) {
         cf_expect_rows(suite, &x, sum, dim, 1);
         cf_expect_rows(suite, &out, reference, dim, 2); /* the stored sum is rounded too */
     }
@@ -79,8 +83,9 @@ static void elementwise_cases(cf_suite_t *suite, uint64_t count)
     reference = cf_memory(suite, count * sizeof *reference);
     for (uint64_t i = 0; i < count; i++)
         reference[i] = a.v[i] + 0.375 * b.v[i];
-    if (cf_ok(suite, suite->be->scaled_add_inplace(suite->ctx, a.buffer, b.buffer, 0.375F, count,
-                                                   &err), &err))
+    if (cf_ok(suite,
+              suite->be->scaled_add_inplace(suite->ctx, a.buffer, b.buffer, 0.375F, count, &err),
+              &err))
         cf_expect_rows(suite, &a, reference, count, 1);
     cf_end(suite);
 
@@ -115,8 +120,10 @@ static void row_cases(cf_suite_t *suite, uint32_t rows, uint32_t cols)
         for (uint32_t c = 0; c < cols; c++)
             reference[(size_t)r * cols + c] = cf_silu(gate_up.v[(size_t)r * 2 * cols + c]) *
                                               gate_up.v[(size_t)r * 2 * cols + cols + c];
-    if (cf_ok(suite, suite->be->fused_silu_mul_split(suite->ctx, gate_up.buffer, out.buffer, rows,
-                                                     cols, &err), &err))
+    if (cf_ok(suite,
+              suite->be->fused_silu_mul_split(suite->ctx, gate_up.buffer, out.buffer, rows, cols,
+                                              &err),
+              &err))
         cf_expect_rows(suite, &out, reference, cols, 1);
     cf_end(suite);
 
@@ -129,15 +136,21 @@ static void row_cases(cf_suite_t *suite, uint32_t rows, uint32_t cols)
     for (uint32_t c = 0; c < cols; c++)
         reference[2 * (size_t)cols + c] =
             cf_silu(gate_up.v[2 * (size_t)cols + c]) * gate_up.v[3 * (size_t)cols + c];
-    if (cf_ok(suite, suite->be->fused_silu_mul_split_strided(suite->ctx, gate_up.buffer, 1,
-                                                             out.buffer, 2, 1, cols, &err), &err))
+    if (cf_ok(suite,
+              suite->be->fused_silu_mul_split_strided(suite->ctx, gate_up.buffer, 1, out.buffer, 2,
+                                                      1, cols, &err),
+              &err))
         cf_expect_rows(suite, &out, reference, cols, 1);
     cf_end(suite);
 }
 
 static void lookup_cases(cf_suite_t *suite)
 {
-    enum { ROWS = 11, DIM = 24, COUNT = 6 };
+    enum {
+        ROWS = 11,
+        DIM = 24,
+        COUNT = 6
+    };
     const int32_t ids[COUNT] = {10, 0, 3, 3, 7, 1};
     const uint32_t host_ids[COUNT] = {10, 0, 3, 3, 7, 1};
     ferrum_error_t err = FERRUM_ERROR_INIT;
@@ -161,8 +174,9 @@ static void lookup_cases(cf_suite_t *suite)
     /* The table buffer has guard elements behind it: ask for a row far beyond them. */
     const uint32_t far[2] = {1, 1u << 24};
     cf_tensor_t table = cf_input(suite, ROWS * DIM, 1), out = cf_output(suite, 2 * DIM);
-    cf_expect_error(suite, suite->be->embedding_lookup(suite->ctx, table.buffer, far, 2, out.buffer,
-                                                       DIM, &err), FERRUM_INVALID_INPUT, &err);
+    cf_expect_error(
+        suite, suite->be->embedding_lookup(suite->ctx, table.buffer, far, 2, out.buffer, DIM, &err),
+        FERRUM_INVALID_INPUT, &err);
     cf_expect_untouched(suite, &out);
     cf_end(suite);
 }
@@ -199,15 +213,18 @@ static void transpose_cases(cf_suite_t *suite, uint32_t tokens, uint32_t heads, 
     cf_tensor_t q = cf_output(suite, (uint64_t)tokens * q_dim);
     cf_tensor_t k = cf_output(suite, (uint64_t)tokens * dim);
     cf_tensor_t v = cf_output(suite, (uint64_t)tokens * dim);
-    double *rq = cf_memory(suite, q.count * sizeof *rq), *rk = cf_memory(suite, k.count * sizeof *rk);
+    double *rq = cf_memory(suite, q.count * sizeof *rq),
+           *rk = cf_memory(suite, k.count * sizeof *rk);
     double *rv = cf_memory(suite, v.count * sizeof *rv);
     for (uint32_t t = 0; t < tokens; t++) {
         memcpy(rq + (size_t)t * q_dim, qkv.v + (size_t)t * row, q_dim * sizeof(double));
         memcpy(rk + (size_t)t * dim, qkv.v + (size_t)t * row + q_dim, dim * sizeof(double));
         memcpy(rv + (size_t)t * dim, qkv.v + (size_t)t * row + q_dim + dim, dim * sizeof(double));
     }
-    if (cf_ok(suite, suite->be->split_qkv(suite->ctx, qkv.buffer, q.buffer, k.buffer, v.buffer,
-                                          tokens, q_dim, dim, &err), &err)) {
+    if (cf_ok(suite,
+              suite->be->split_qkv(suite->ctx, qkv.buffer, q.buffer, k.buffer, v.buffer, tokens,
+                                   q_dim, dim, &err),
+              &err)) {
         cf_expect_rows(suite, &q, rq, q_dim, 0);
         cf_expect_rows(suite, &k, rk, dim, 0);
         cf_expect_rows(suite, &v, rv, dim, 0);
@@ -217,14 +234,17 @@ static void transpose_cases(cf_suite_t *suite, uint32_t tokens, uint32_t heads, 
 
 static void argmax_cases(cf_suite_t *suite)
 {
-    enum { M = 3, N = 70 };
+    enum {
+        M = 3,
+        N = 70
+    };
     ferrum_error_t err = FERRUM_ERROR_INIT;
     uint32_t ids[M] = {9, 9, 9};
     double values[M * N];
     for (int i = 0; i < M * N; i++)
         values[i] = -1 - (double)(i % 7);
-    values[5] = values[60] = 2;       /* tie: the lower index */
-    values[N + 69] = 3;               /* last */
+    values[5] = values[60] = 2; /* tie: the lower index */
+    values[N + 69] = 3;         /* last */
     values[2 * N] = 1, values[2 * N + 1] = (double)NAN;
     cf_begin(suite, "argmax_rows with a tie, the last column and a NaN");
     cf_tensor_t logits = cf_input_values(suite, values, M * N);
@@ -241,8 +261,9 @@ static void argmax_cases(cf_suite_t *suite)
               &err) &&
         cf_ok(suite, suite->be->buffer_write(suite->ctx, mask, 0, FERRUM_DTYPE_U32, words, 3, &err),
               &err) &&
-        cf_ok(suite, suite->be->argmax_rows_masked(suite->ctx, logits.buffer, mask, M, N, ids,
-                                                   &err), &err)) {
+        cf_ok(suite,
+              suite->be->argmax_rows_masked(suite->ctx, logits.buffer, mask, M, N, ids, &err),
+              &err)) {
         const int allowed[3] = {7, 20, 66};
         for (int r = 0; r < M; r++) {
             int best = allowed[0];
@@ -260,9 +281,10 @@ static void argmax_cases(cf_suite_t *suite)
     logits = cf_input_values(suite, two, 8);
     const uint32_t offsets[3] = {0, 1, 2}, tokens[2] = {0, 0};
     const float penalties[2] = {2, 2};
-    if (cf_ok(suite, suite->be->argmax_rows_repetition_penalty(suite->ctx, logits.buffer, NULL,
-                                                               offsets, tokens, penalties, 2, 4,
-                                                               ids, &err), &err)) {
+    if (cf_ok(suite,
+              suite->be->argmax_rows_repetition_penalty(suite->ctx, logits.buffer, NULL, offsets,
+                                                        tokens, penalties, 2, 4, ids, &err),
+              &err)) {
         const double after[8] = {2, 3, -1, -2, -2, -1.5, -9, -9};
         if (ids[0] != 1 || ids[1] != 1)
             cf_fail(suite, "got %u %u, expected 1 1", ids[0], ids[1]);
@@ -297,8 +319,9 @@ void cf_group_refusals(cf_suite_t *suite)
 
     cf_begin(suite, "rms_norm beyond its input buffer");
     cf_tensor_t x = cf_input(suite, 64, 1), w = cf_input(suite, 64, 1), out = cf_output(suite, 64);
-    cf_expect_error(suite, suite->be->rms_norm(ctx, x.buffer, w.buffer, 1e-6F, out.buffer, 1000,
-                                               64, &err), FERRUM_INVALID_ARGUMENT, &err);
+    cf_expect_error(suite,
+                    suite->be->rms_norm(ctx, x.buffer, w.buffer, 1e-6F, out.buffer, 1000, 64, &err),
+                    FERRUM_INVALID_ARGUMENT, &err);
     cf_expect_untouched(suite, &out);
     cf_end(suite);
 
@@ -306,8 +329,9 @@ void cf_group_refusals(cf_suite_t *suite)
     const int32_t zeros[64] = {0};
     cf_ints_t ints = cf_ints(suite, zeros, 64);
     w = cf_input(suite, 64, 1), out = cf_output(suite, 64);
-    cf_expect_error(suite, suite->be->rms_norm(ctx, ints.buffer, w.buffer, 1e-6F, out.buffer, 1, 64,
-                                               &err), FERRUM_INVALID_ARGUMENT, &err);
+    cf_expect_error(suite,
+                    suite->be->rms_norm(ctx, ints.buffer, w.buffer, 1e-6F, out.buffer, 1, 64, &err),
+                    FERRUM_INVALID_ARGUMENT, &err);
     cf_expect_untouched(suite, &out);
     cf_end(suite);
 
@@ -320,8 +344,9 @@ void cf_group_refusals(cf_suite_t *suite)
 
     cf_begin(suite, "gemm whose sizes overflow");
     x = cf_input(suite, 64, 1), out = cf_output(suite, 64);
-    cf_expect_error(suite, suite->be->gemm(ctx, x.buffer, x.buffer, out.buffer, UINT32_MAX,
-                                           UINT32_MAX, UINT32_MAX, &err),
+    cf_expect_error(suite,
+                    suite->be->gemm(ctx, x.buffer, x.buffer, out.buffer, UINT32_MAX, UINT32_MAX,
+                                    UINT32_MAX, &err),
                     FERRUM_INVALID_ARGUMENT, &err);
     cf_expect_untouched(suite, &out);
     cf_end(suite);

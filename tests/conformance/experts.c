@@ -4,7 +4,10 @@
 
 #include <string.h>
 
-enum { EXPERTS = 5, TOP_K = 3 };
+enum {
+    EXPERTS = 5,
+    TOP_K = 3
+};
 
 static void release_stacked(cf_suite_t *suite, void *object)
 {
@@ -37,7 +40,12 @@ static void random_ids(cf_suite_t *suite, int32_t *ids, uint32_t count)
 static void gemv_cases(cf_suite_t *suite, ferrum_weight_format_t format,
                        ferrum_weight_format_t other, uint32_t n, uint32_t k)
 {
-    enum { SEL = 4, A_OFFSET = 5, IDS_OFFSET = 2, OUT_OFFSET = 3 };
+    enum {
+        SEL = 4,
+        A_OFFSET = 5,
+        IDS_OFFSET = 2,
+        OUT_OFFSET = 3
+    };
     ferrum_error_t err = FERRUM_ERROR_INIT;
     const char *name = ferrum_format_traits(format)->name;
     int32_t ids[IDS_OFFSET + SEL];
@@ -55,14 +63,17 @@ static void gemv_cases(cf_suite_t *suite, ferrum_weight_format_t format,
         for (uint32_t i = 0; i < SEL; i++)
             cf_ref_matvec(&w, (uint32_t)ids[IDS_OFFSET + i], a.v + A_OFFSET + i * stride,
                           reference + i * n);
-        if (stack != NULL &&
-            cf_ok(suite, suite->ql->stacked_experts->gemv_moe_id(
-                             suite->ctx, stack, a.buffer, A_OFFSET, dev.buffer, IDS_OFFSET,
-                             out.buffer, OUT_OFFSET, SEL, stride, &err), &err)) {
+        if (stack != NULL && cf_ok(suite,
+                                   suite->ql->stacked_experts->gemv_moe_id(
+                                       suite->ctx, stack, a.buffer, A_OFFSET, dev.buffer,
+                                       IDS_OFFSET, out.buffer, OUT_OFFSET, SEL, stride, &err),
+                                   &err)) {
             /* Move the rows to the front so that rows of n can be compared. */
             cf_tensor_t rows = cf_output(suite, SEL * (uint64_t)n);
-            cf_ok(suite, suite->be->buffer_copy(suite->ctx, out.buffer, OUT_OFFSET, rows.buffer, 0,
-                                                SEL * (uint64_t)n, &err), &err);
+            cf_ok(suite,
+                  suite->be->buffer_copy(suite->ctx, out.buffer, OUT_OFFSET, rows.buffer, 0,
+                                         SEL * (uint64_t)n, &err),
+                  &err);
             cf_read(suite, &out);
             cf_expect_rows(suite, &rows, reference, n, 4);
         }
@@ -85,8 +96,10 @@ static void gemv_cases(cf_suite_t *suite, ferrum_weight_format_t format,
             reference[i * n + j] = cf_silu(reference[i * n + j]) * raised[j];
     }
     if (gate && up &&
-        cf_ok(suite, suite->ql->stacked_experts->gemv_moe_id_gate_up_silu(
-                         suite->ctx, gate, up, a.buffer, dev.buffer, out.buffer, SEL, &err), &err))
+        cf_ok(suite,
+              suite->ql->stacked_experts->gemv_moe_id_gate_up_silu(
+                  suite->ctx, gate, up, a.buffer, dev.buffer, out.buffer, SEL, &err),
+              &err))
         cf_expect_rows(suite, &out, reference, n, 6);
     cf_end(suite);
 }
@@ -114,9 +127,10 @@ static void batched_cases(cf_suite_t *suite, ferrum_weight_format_t format, uint
         for (uint32_t p = 0; p < pairs; p++)
             cf_ref_matvec(&w, (uint32_t)own[p], a.v + p / TOP_K * outer + p % TOP_K * inner,
                           reference + (size_t)p * n);
-        if (stack && cf_ok(suite, ops->gemv_moe_id_batched(suite->ctx, stack, a.buffer, dev.buffer,
-                                                           out.buffer, m, TOP_K, outer, inner,
-                                                           &err), &err))
+        if (stack && cf_ok(suite,
+                           ops->gemv_moe_id_batched(suite->ctx, stack, a.buffer, dev.buffer,
+                                                    out.buffer, m, TOP_K, outer, inner, &err),
+                           &err))
             cf_expect_rows(suite, &out, reference, n, 4);
         cf_end(suite);
     }
@@ -154,10 +168,13 @@ static void batched_cases(cf_suite_t *suite, ferrum_weight_format_t format, uint
         ferrum_buffer_t *args = NULL;
         ferrum_status_t status = FERRUM_OK;
         if (stack != NULL && indirect) {
-            if (cf_ok(suite, suite->be->buffer_alloc(suite->device, FERRUM_DTYPE_U32, 3, &args,
-                                                     &err), &err) &&
-                cf_ok(suite, suite->be->buffer_write(suite->ctx, args, 0, FERRUM_DTYPE_U32, triple,
-                                                     3, &err), &err))
+            if (cf_ok(suite,
+                      suite->be->buffer_alloc(suite->device, FERRUM_DTYPE_U32, 3, &args, &err),
+                      &err) &&
+                cf_ok(
+                    suite,
+                    suite->be->buffer_write(suite->ctx, args, 0, FERRUM_DTYPE_U32, triple, 3, &err),
+                    &err))
                 status = ops->gemm_moe_id_indirect(suite->ctx, stack, a.buffer, dev.buffer,
                                                    counts.buffer, out.buffer, args, ne11, TOP_K,
                                                    stride, m, &err);
@@ -189,8 +206,10 @@ static ferrum_marlin_stack_t *load_marlin(cf_suite_t *suite, const cf_weights_t 
 {
     ferrum_error_t err = FERRUM_ERROR_INIT;
     ferrum_marlin_stack_t *stack = NULL;
-    if (!cf_ok(suite, suite->ql->load_gptq_stacked(suite->device, weights->gptq_list,
-                                                   weights->experts, &stack, &err), &err))
+    if (!cf_ok(suite,
+               suite->ql->load_gptq_stacked(suite->device, weights->gptq_list, weights->experts,
+                                            &stack, &err),
+               &err))
         return NULL;
     cf_own(suite, stack, release_marlin);
     return stack;
@@ -228,8 +247,10 @@ static void phase_batched(cf_suite_t *suite, const cf_gptq_kind_t *kind, const u
     if (stack && cf_ok(suite, suite->ql->marlin_stack->info(stack, &info, &err), &err) &&
         !info.requires_vllm &&
         cf_ok(suite, suite->ql->marlin_stack->zero_workspace(suite->ctx, stack, &err), &err) &&
-        cf_ok(suite, suite->ql->marlin_stack->gemm_phase_batched(
-                         suite->ctx, stack, in.buffer, dispatch, count, out.buffer, k, &err), &err))
+        cf_ok(suite,
+              suite->ql->marlin_stack->gemm_phase_batched(suite->ctx, stack, in.buffer, dispatch,
+                                                          count, out.buffer, k, &err),
+              &err))
         cf_expect_rows(suite, &out, reference, n, 4);
     cf_end(suite);
 }
@@ -273,23 +294,30 @@ static void phase_vllm(cf_suite_t *suite, const cf_gptq_kind_t *kind, uint32_t m
     for (uint32_t p = 0; p < pairs; p++)
         cf_ref_matvec(&w, (uint32_t)ids[p], in.v + (size_t)(p / top_k) * k,
                       reference + (size_t)p * n);
-    if (stack && cf_ok(suite, suite->ql->marlin_stack->gemm_phase_vllm(
-                                  suite->ctx, stack, in.buffer, &routing, out.buffer, m, block,
-                                  top_k, &err), &err))
+    if (stack &&
+        cf_ok(suite,
+              suite->ql->marlin_stack->gemm_phase_vllm(suite->ctx, stack, in.buffer, &routing,
+                                                       out.buffer, m, block, top_k, &err),
+              &err))
         cf_expect_rows(suite, &out, reference, n, 4);
     cf_end(suite);
 }
 
 static void view_case(cf_suite_t *suite, const cf_gptq_kind_t *kind, uint32_t offset, uint32_t n)
 {
-    enum { N = 128, K = 128, M = 3 };
+    enum {
+        N = 128,
+        K = 128,
+        M = 3
+    };
     ferrum_error_t err = FERRUM_ERROR_INIT;
     ferrum_linear_t *linear = NULL;
     cf_begin(suite, "make_expert_linear [%u, +%u)%s outlives its stack", offset, n,
              kind->act_order ? " act-order" : "");
     cf_weights_t w = cf_random_gptq(suite, kind, EXPERTS, N, K);
     ferrum_marlin_stack_t *stack = NULL;
-    if (cf_ok(suite, suite->ql->load_gptq_stacked(suite->device, w.gptq_list, EXPERTS, &stack, &err),
+    if (cf_ok(suite,
+              suite->ql->load_gptq_stacked(suite->device, w.gptq_list, EXPERTS, &stack, &err),
               &err)) {
         ferrum_status_t status =
             suite->ql->marlin_stack->make_expert_linear(stack, offset, n, NULL, &linear, &err);
@@ -302,8 +330,10 @@ static void view_case(cf_suite_t *suite, const cf_gptq_kind_t *kind, uint32_t of
                 cf_ref_matvec(&w, offset / N, x.v + t * K, all);
                 memcpy(reference + (size_t)t * n, all + offset % N, n * sizeof *reference);
             }
-            if (cf_ok(suite, suite->ql->linear->forward(suite->ctx, linear, x.buffer, 0, y.buffer,
-                                                        0, M, &err), &err))
+            if (cf_ok(suite,
+                      suite->ql->linear->forward(suite->ctx, linear, x.buffer, 0, y.buffer, 0, M,
+                                                 &err),
+                      &err))
                 cf_expect_rows(suite, &y, reference, n, 4);
             suite->ql->linear->release(linear);
         }
@@ -344,9 +374,9 @@ static void marlin_refusals(cf_suite_t *suite, const cf_gptq_kind_t *kind)
     cf_weights_t w = cf_random_gptq(suite, kind, EXPERTS, 64, 128);
     ferrum_marlin_stack_t *stack = load_marlin(suite, &w);
     if (stack != NULL)
-        cf_expect_error(suite, suite->ql->marlin_stack->make_expert_linear(stack, 32, 64, NULL,
-                                                                           &linear, &err),
-                        FERRUM_INVALID_ARGUMENT, &err);
+        cf_expect_error(
+            suite, suite->ql->marlin_stack->make_expert_linear(stack, 32, 64, NULL, &linear, &err),
+            FERRUM_INVALID_ARGUMENT, &err);
     cf_end(suite);
 }
 

@@ -6,7 +6,12 @@
 
 #include <string.h>
 
-enum { EXPERTS = 6, HIDDEN = 256, INTERMEDIATE = 256, TOP_K = 3 };
+enum {
+    EXPERTS = 6,
+    HIDDEN = 256,
+    INTERMEDIATE = 256,
+    TOP_K = 3
+};
 
 /* A layer: weights, descriptor, object. */
 typedef struct layer {
@@ -43,9 +48,12 @@ static layer_t *describe(cf_suite_t *suite, cf_weights_t gate, cf_weights_t up, 
             l->role[r].gguf = &l->w[r].gguf;
     }
     l->desc = (ferrum_expert_ffn_desc_t){.head = FERRUM_HEAD(ferrum_expert_ffn_desc_t),
-                                         .hidden = HIDDEN, .intermediate = INTERMEDIATE,
-                                         .num_experts = EXPERTS, .gate = &l->role[0],
-                                         .up = &l->role[1], .down = &l->role[2]};
+                                         .hidden = HIDDEN,
+                                         .intermediate = INTERMEDIATE,
+                                         .num_experts = EXPERTS,
+                                         .gate = &l->role[0],
+                                         .up = &l->role[1],
+                                         .down = &l->role[2]};
     return l;
 }
 
@@ -147,9 +155,13 @@ static ferrum_status_t run(cf_suite_t *suite, ferrum_context_t *ctx, const layer
                            ferrum_error_t *err)
 {
     ferrum_expert_ffn_args_t args = {.head = FERRUM_HEAD(ferrum_expert_ffn_args_t),
-                                     .x = c->x.buffer, .ids = c->ids.buffer,
-                                     .weights = c->weights.buffer, .out = out,
-                                     .tokens = c->tokens, .top_k = TOP_K, .flags = flags};
+                                     .x = c->x.buffer,
+                                     .ids = c->ids.buffer,
+                                     .weights = c->weights.buffer,
+                                     .out = out,
+                                     .tokens = c->tokens,
+                                     .top_k = TOP_K,
+                                     .flags = flags};
     return suite->mf->expert_ffn_forward(ctx, l->ffn, &args, err);
 }
 
@@ -184,9 +196,9 @@ static void format_cases(cf_suite_t *suite)
         }
     for (int variant = 0; variant < 16; variant++) {
         static const uint32_t groups[] = {32, 64, 128, 0};
-        cf_gptq_kind_t kind = {variant & 8 ? 8 : 4, groups[variant % 4], variant & 1,
-                               (variant & 2) != 0, FERRUM_ZERO_STORED_MINUS_ONE, FERRUM_DTYPE_F16,
-                               false};
+        cf_gptq_kind_t kind = {
+            variant & 8 ? 8 : 4,          groups[variant % 4], variant & 1, (variant & 2) != 0,
+            FERRUM_ZERO_STORED_MINUS_ONE, FERRUM_DTYPE_F16,    false};
         cf_begin(suite, "expert_ffn gptq %u-bit group %u %s%s tokens=%u", kind.bits,
                  kind.group_size, kind.symmetric ? "sym" : "asym",
                  kind.act_order ? " act-order" : "", tokens[variant / 4]);
@@ -241,8 +253,9 @@ static void flag_cases(cf_suite_t *suite)
     if (have) {
         cf_tensor_t out = cf_output(suite, 6 * HIDDEN);
         if (cf_ok(suite, run(suite, suite->ctx, parts[0], &c, out.buffer, 0, &err), &err) &&
-            cf_ok(suite, run(suite, suite->ctx, parts[1], &c, out.buffer, FERRUM_FFN_ACCUMULATE,
-                             &err), &err))
+            cf_ok(suite,
+                  run(suite, suite->ctx, parts[1], &c, out.buffer, FERRUM_FFN_ACCUMULATE, &err),
+                  &err))
             cf_expect_rows(suite, &out, c.reference, HIDDEN, 12);
     }
     cf_end(suite);
@@ -308,12 +321,15 @@ static void bad_input_cases(cf_suite_t *suite)
 /* Same bits on every run, for every number of threads, and for a row in whatever batch. */
 static void determinism_cases(cf_suite_t *suite)
 {
-    enum { TOKENS = 19 };
+    enum {
+        TOKENS = 19
+    };
     ferrum_error_t err = FERRUM_ERROR_INIT;
     for (int gptq = 0; gptq < 2; gptq++) {
-        static const cf_gptq_kind_t kind = {4, 64, false, false, FERRUM_ZERO_STORED_MINUS_ONE,
-                                            FERRUM_DTYPE_F16, false};
-        cf_begin(suite, "expert_ffn %s: bits depend on nothing but the row", gptq ? "gptq" : "q4_k");
+        static const cf_gptq_kind_t kind = {
+            4, 64, false, false, FERRUM_ZERO_STORED_MINUS_ONE, FERRUM_DTYPE_F16, false};
+        cf_begin(suite, "expert_ffn %s: bits depend on nothing but the row",
+                 gptq ? "gptq" : "q4_k");
         layer_t *l = gptq ? gptq_layer(suite, &kind)
                           : block_layer(suite, FERRUM_FORMAT_Q4_K, FERRUM_FORMAT_Q6_K);
         if (create(suite, l)) {
@@ -326,8 +342,10 @@ static void determinism_cases(cf_suite_t *suite)
                 ferrum_context_t *ctx;
                 if (!cf_ok(suite, ferrum_team_new(width, &team, &err), &err))
                     break;
-                if (cf_ok(suite, suite->be->context_new(suite->device, ferrum_team_executor(team),
-                                                        &ctx, &err), &err)) {
+                if (cf_ok(suite,
+                          suite->be->context_new(suite->device, ferrum_team_executor(team), &ctx,
+                                                 &err),
+                          &err)) {
                     cf_tensor_t again = cf_output(suite, TOKENS * HIDDEN);
                     if (cf_ok(suite, run(suite, ctx, l, &c, again.buffer, 0, &err), &err) &&
                         cf_ok(suite, suite->be->context_sync(ctx, &err), &err))
@@ -368,22 +386,29 @@ static void stacked_path(cf_suite_t *suite, layer_t *l, const call_t *c)
     ferrum_error_t err = FERRUM_ERROR_INIT;
     ferrum_stacked_experts_t *stack[3] = {NULL, NULL, NULL};
     uint64_t pairs = (uint64_t)c->tokens * TOP_K;
-    cf_tensor_t act = cf_output(suite, pairs * INTERMEDIATE), down = cf_output(suite, pairs * HIDDEN);
+    cf_tensor_t act = cf_output(suite, pairs * INTERMEDIATE),
+                down = cf_output(suite, pairs * HIDDEN);
     cf_tensor_t out = cf_output(suite, (uint64_t)c->tokens * HIDDEN);
     bool ok = true;
     for (int r = 0; r < 3; r++)
-        ok = ok && cf_ok(suite, suite->ql->load_quant_experts(suite->device, &l->w[r].gguf,
-                                                              &stack[r], &err), &err);
-    ok = ok && cf_ok(suite, ops->gemv_moe_id_gate_up_silu_batched(
-                                suite->ctx, stack[0], stack[1], c->x.buffer, c->ids.buffer,
-                                act.buffer, c->tokens, TOP_K, HIDDEN, 0, &err), &err);
-    ok = ok && cf_ok(suite, ops->gemv_moe_id_batched(suite->ctx, stack[2], act.buffer, c->ids.buffer,
-                                                     down.buffer, c->tokens, TOP_K,
-                                                     TOP_K * INTERMEDIATE, INTERMEDIATE, &err),
+        ok = ok &&
+             cf_ok(suite,
+                   suite->ql->load_quant_experts(suite->device, &l->w[r].gguf, &stack[r], &err),
+                   &err);
+    ok = ok && cf_ok(suite,
+                     ops->gemv_moe_id_gate_up_silu_batched(suite->ctx, stack[0], stack[1],
+                                                           c->x.buffer, c->ids.buffer, act.buffer,
+                                                           c->tokens, TOP_K, HIDDEN, 0, &err),
                      &err);
-    ok = ok && cf_ok(suite, suite->mf->weighted_sum_batched(suite->ctx, down.buffer,
-                                                            c->weights.buffer, out.buffer,
-                                                            c->tokens, TOP_K, HIDDEN, &err), &err);
+    ok = ok && cf_ok(suite,
+                     ops->gemv_moe_id_batched(suite->ctx, stack[2], act.buffer, c->ids.buffer,
+                                              down.buffer, c->tokens, TOP_K, TOP_K * INTERMEDIATE,
+                                              INTERMEDIATE, &err),
+                     &err);
+    ok = ok && cf_ok(suite,
+                     suite->mf->weighted_sum_batched(suite->ctx, down.buffer, c->weights.buffer,
+                                                     out.buffer, c->tokens, TOP_K, HIDDEN, &err),
+                     &err);
     if (ok)
         cf_expect_rows(suite, &out, c->reference, HIDDEN, 8);
     for (int r = 0; r < 3; r++)
@@ -406,13 +431,18 @@ static void bucketed_path(cf_suite_t *suite, layer_t *l, const call_t *c)
         part[r] = cf_output(suite, (uint64_t)pairs * (r == 2 ? HIDDEN : INTERMEDIATE));
     bool ok = true;
     for (int r = 0; r < 3; r++)
-        ok = ok && cf_ok(suite, suite->ql->load_gptq_stacked(suite->device, l->w[r].gptq_list,
-                                                             EXPERTS, &stack[r], &err), &err);
-    ok = ok && cf_ok(suite, suite->mf->moe_build_pairs_by_token(
-                                suite->ctx, c->ids.buffer, rows.buffer, tokens.buffer,
-                                offsets.buffer, pairs, EXPERTS, TOP_K, &err), &err);
-    ok = ok && cf_ok(suite, suite->be->embedding_lookup_dev(suite->ctx, c->x.buffer, tokens.buffer,
-                                                            pairs, packed.buffer, HIDDEN, &err),
+        ok = ok && cf_ok(suite,
+                         suite->ql->load_gptq_stacked(suite->device, l->w[r].gptq_list, EXPERTS,
+                                                      &stack[r], &err),
+                         &err);
+    ok = ok && cf_ok(suite,
+                     suite->mf->moe_build_pairs_by_token(suite->ctx, c->ids.buffer, rows.buffer,
+                                                         tokens.buffer, offsets.buffer, pairs,
+                                                         EXPERTS, TOP_K, &err),
+                     &err);
+    ok = ok && cf_ok(suite,
+                     suite->be->embedding_lookup_dev(suite->ctx, c->x.buffer, tokens.buffer, pairs,
+                                                     packed.buffer, HIDDEN, &err),
                      &err);
     if (ok) {
         ferrum_moe_dispatch_t dispatch[EXPERTS];
@@ -420,22 +450,27 @@ static void bucketed_path(cf_suite_t *suite, layer_t *l, const call_t *c)
         cf_read_ints(suite, &offsets);
         for (uint32_t e = 0; e < EXPERTS; e++)
             if (offsets.v[e + 1] > offsets.v[e])
-                dispatch[count++] = (ferrum_moe_dispatch_t){
-                    e, (uint32_t)offsets.v[e], (uint32_t)offsets.v[e],
-                    (uint32_t)(offsets.v[e + 1] - offsets.v[e])};
+                dispatch[count++] =
+                    (ferrum_moe_dispatch_t){e, (uint32_t)offsets.v[e], (uint32_t)offsets.v[e],
+                                            (uint32_t)(offsets.v[e + 1] - offsets.v[e])};
         for (int r = 0; r < 2; r++)
-            ok = ok && cf_ok(suite, ops->gemm_phase_batched(suite->ctx, stack[r], packed.buffer,
-                                                            dispatch, count, part[r].buffer, HIDDEN,
-                                                            &err), &err);
-        ok = ok && cf_ok(suite, suite->mf->silu_mul_batched(suite->ctx, part[0].buffer,
-                                                            part[1].buffer, act.buffer, pairs,
-                                                            INTERMEDIATE, &err), &err);
-        ok = ok && cf_ok(suite, ops->gemm_phase_batched(suite->ctx, stack[2], act.buffer, dispatch,
-                                                        count, part[2].buffer, INTERMEDIATE, &err),
+            ok = ok && cf_ok(suite,
+                             ops->gemm_phase_batched(suite->ctx, stack[r], packed.buffer, dispatch,
+                                                     count, part[r].buffer, HIDDEN, &err),
+                             &err);
+        ok = ok && cf_ok(suite,
+                         suite->mf->silu_mul_batched(suite->ctx, part[0].buffer, part[1].buffer,
+                                                     act.buffer, pairs, INTERMEDIATE, &err),
                          &err);
-        ok = ok && cf_ok(suite, suite->mf->moe_combine(suite->ctx, part[2].buffer, rows.buffer,
-                                                       c->weights.buffer, out.buffer, c->tokens,
-                                                       HIDDEN, TOP_K, pairs, &err), &err);
+        ok = ok && cf_ok(suite,
+                         ops->gemm_phase_batched(suite->ctx, stack[2], act.buffer, dispatch, count,
+                                                 part[2].buffer, INTERMEDIATE, &err),
+                         &err);
+        ok = ok && cf_ok(suite,
+                         suite->mf->moe_combine(suite->ctx, part[2].buffer, rows.buffer,
+                                                c->weights.buffer, out.buffer, c->tokens, HIDDEN,
+                                                TOP_K, pairs, &err),
+                         &err);
         if (ok)
             cf_expect_rows(suite, &out, c->reference, HIDDEN, 8);
     }
@@ -445,8 +480,8 @@ static void bucketed_path(cf_suite_t *suite, layer_t *l, const call_t *c)
 
 void cf_group_paths(cf_suite_t *suite)
 {
-    static const cf_gptq_kind_t kind = {4, 64, false, true, FERRUM_ZERO_STORED_MINUS_ONE,
-                                        FERRUM_DTYPE_F16, false};
+    static const cf_gptq_kind_t kind = {
+        4, 64, false, true, FERRUM_ZERO_STORED_MINUS_ONE, FERRUM_DTYPE_F16, false};
     static const uint32_t tokens[] = {1, 11, 80};
     for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++) {
         cf_begin(suite, "the stacked path computes the same layer, tokens=%u", tokens[i]);

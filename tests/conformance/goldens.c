@@ -37,9 +37,9 @@ static int check(const char *directory, const ferrum_format_traits_t *traits)
     for (size_t i = 0; !bad && i < value_bytes / 4; i++) {
         float want;
         memcpy(&want, values + 4 * i, 4);
-        double got = cf_decode(traits->format,
-                               blocks + i / traits->block_values * traits->block_bytes,
-                               (uint32_t)(i % traits->block_values));
+        double got =
+            cf_decode(traits->format, blocks + i / traits->block_values * traits->block_bytes,
+                      (uint32_t)(i % traits->block_values));
         /* The package rounds twice in f32; f64 differs by that much and no more. */
         if (!(fabs(got - (double)want) <= 4e-7 * fabs((double)want) + 1e-6 * fabs(got) + 1e-12)) {
             printf("%s: value %zu is %.9g, the gguf package says %.9g\n", traits->name, i, got,

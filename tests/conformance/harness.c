@@ -152,8 +152,10 @@ static cf_tensor_t make_tensor(cf_suite_t *suite, ferrum_dtype_t dtype, const do
     tensor.buffer = make_buffer(suite, dtype, count + CF_GUARD);
     if (tensor.buffer == NULL)
         return tensor;
-    if (cf_ok(suite, suite->be->buffer_write_f32(suite->ctx, tensor.buffer, 0, staged,
-                                                 count + CF_GUARD, &err), &err) &&
+    if (cf_ok(suite,
+              suite->be->buffer_write_f32(suite->ctx, tensor.buffer, 0, staged, count + CF_GUARD,
+                                          &err),
+              &err) &&
         cf_ok(suite, suite->be->buffer_read_f32(suite->ctx, tensor.buffer, 0, staged, count, &err),
               &err))
         for (uint64_t i = 0; i < count; i++)
@@ -197,8 +199,10 @@ static cf_ints_t make_ints(cf_suite_t *suite, const int32_t *values, uint64_t co
         ints.v[i] = values && i < count ? values[i] : DIRTY_INT;
     ints.buffer = make_buffer(suite, FERRUM_DTYPE_I32, count + CF_GUARD);
     if (ints.buffer != NULL)
-        cf_ok(suite, suite->be->buffer_write(suite->ctx, ints.buffer, 0, FERRUM_DTYPE_I32, ints.v,
-                                             count + CF_GUARD, &err), &err);
+        cf_ok(suite,
+              suite->be->buffer_write(suite->ctx, ints.buffer, 0, FERRUM_DTYPE_I32, ints.v,
+                                      count + CF_GUARD, &err),
+              &err);
     return ints;
 }
 
@@ -233,9 +237,10 @@ void cf_read_ints(cf_suite_t *suite, cf_ints_t *ints)
 {
     ferrum_error_t err = FERRUM_ERROR_INIT;
     uint64_t all = ints->count + CF_GUARD;
-    if (ints->buffer == NULL ||
-        !cf_ok(suite, suite->be->buffer_read(suite->ctx, ints->buffer, 0, FERRUM_DTYPE_I32, ints->v,
-                                             all, &err), &err))
+    if (ints->buffer == NULL || !cf_ok(suite,
+                                       suite->be->buffer_read(suite->ctx, ints->buffer, 0,
+                                                              FERRUM_DTYPE_I32, ints->v, all, &err),
+                                       &err))
         return;
     for (uint64_t i = ints->count; i < all; i++)
         if (ints->v[i] != DIRTY_INT)

@@ -18,8 +18,7 @@ static bool loaded(cf_suite_t *suite, const ferrum_problem_t *problem, ferrum_st
     ferrum_status_t asked = suite->ql->supports(suite->device, problem, &why);
     if (asked == FERRUM_OK && status == FERRUM_UNSUPPORTED)
         cf_fail(suite, "supports says yes, the loader refuses: %s", err->message);
-    if (asked != FERRUM_OK && status == FERRUM_OK &&
-        why.reason != FERRUM_REASON_NOT_IMPLEMENTED)
+    if (asked != FERRUM_OK && status == FERRUM_OK && why.reason != FERRUM_REASON_NOT_IMPLEMENTED)
         cf_fail(suite, "supports refuses, the loader takes it: %s", why.message);
     return cf_ok(suite, status, err);
 }
@@ -27,7 +26,10 @@ static bool loaded(cf_suite_t *suite, const ferrum_problem_t *problem, ferrum_st
 static void check_forward(cf_suite_t *suite, const ferrum_linear_t *linear,
                           const cf_weights_t *weights, uint32_t m, double factor)
 {
-    enum { X_OFFSET = 7, Y_OFFSET = 3 };
+    enum {
+        X_OFFSET = 7,
+        Y_OFFSET = 3
+    };
     ferrum_error_t err = FERRUM_ERROR_INIT;
     uint64_t n = weights->rows, k = weights->cols;
     cf_tensor_t x = cf_input(suite, X_OFFSET + m * k, 1), y = cf_output(suite, Y_OFFSET + m * n);
@@ -35,8 +37,10 @@ static void check_forward(cf_suite_t *suite, const ferrum_linear_t *linear,
     memcpy(reference, y.v, Y_OFFSET * sizeof *reference);
     for (uint32_t t = 0; t < m; t++)
         cf_ref_matvec(weights, 0, x.v + X_OFFSET + t * k, reference + Y_OFFSET + t * n);
-    if (!cf_ok(suite, suite->ql->linear->forward(suite->ctx, linear, x.buffer, X_OFFSET, y.buffer,
-                                                 Y_OFFSET, m, &err), &err))
+    if (!cf_ok(suite,
+               suite->ql->linear->forward(suite->ctx, linear, x.buffer, X_OFFSET, y.buffer,
+                                          Y_OFFSET, m, &err),
+               &err))
         return;
     cf_read(suite, &y);
     for (int i = 0; i < Y_OFFSET; i++)
@@ -67,7 +71,10 @@ static void block_case(cf_suite_t *suite, ferrum_weight_format_t format, uint32_
     cf_begin(suite, "load_quant %s n=%u k=%u m=%u", traits->name, n, k, m);
     cf_weights_t weights = cf_random_blocks(suite, format, 1, n, k);
     ferrum_problem_t problem = {.head = FERRUM_HEAD(ferrum_problem_t),
-                                .kind = FERRUM_PROBLEM_LINEAR, .format = format, .k = k, .n = n,
+                                .kind = FERRUM_PROBLEM_LINEAR,
+                                .format = format,
+                                .k = k,
+                                .n = n,
                                 .activation_dtype = suite->info.activation_dtype};
     ferrum_status_t status =
         suite->ql->load_quant(suite->device, &weights.gguf, NULL, &linear, &err);
@@ -87,7 +94,12 @@ static void bias_and_fused_cases(cf_suite_t *suite)
 {
     ferrum_error_t err = FERRUM_ERROR_INIT;
     ferrum_linear_t *linear = NULL;
-    enum { N1 = 24, N2 = 40, K = 256, M = 3 };
+    enum {
+        N1 = 24,
+        N2 = 40,
+        K = 256,
+        M = 3
+    };
     cf_begin(suite, "load_quant with a bias");
     cf_weights_t a = cf_random_blocks(suite, FERRUM_FORMAT_Q8_0, 1, N1, K);
     float bias[N1];
@@ -102,8 +114,9 @@ static void bias_and_fused_cases(cf_suite_t *suite)
     }
     if (cf_ok(suite, suite->ql->load_quant(suite->device, &a.gguf, bias, &linear, &err), &err)) {
         cf_own(suite, linear, release_linear);
-        if (cf_ok(suite, suite->ql->linear->forward(suite->ctx, linear, x.buffer, 0, y.buffer, 0, M,
-                                                    &err), &err))
+        if (cf_ok(suite,
+                  suite->ql->linear->forward(suite->ctx, linear, x.buffer, 0, y.buffer, 0, M, &err),
+                  &err))
             cf_expect_rows(suite, &y, reference, N1, 4);
     }
     cf_end(suite);
@@ -119,8 +132,9 @@ static void bias_and_fused_cases(cf_suite_t *suite)
     }
     if (cf_ok(suite, suite->ql->load_quant_fused(suite->device, parts, 2, &linear, &err), &err)) {
         cf_own(suite, linear, release_linear);
-        if (cf_ok(suite, suite->ql->linear->forward(suite->ctx, linear, x.buffer, 0, y.buffer, 0, M,
-                                                    &err), &err))
+        if (cf_ok(suite,
+                  suite->ql->linear->forward(suite->ctx, linear, x.buffer, 0, y.buffer, 0, M, &err),
+                  &err))
             cf_expect_rows(suite, &y, reference, N1 + N2, 4);
     }
     cf_end(suite);
@@ -204,11 +218,17 @@ static void gptq_case(cf_suite_t *suite, const cf_gptq_kind_t *kind, uint32_t n,
     describe(kind, text, sizeof text);
     cf_begin(suite, "load_gptq %s n=%u k=%u m=%u", text, n, k, m);
     cf_weights_t weights = cf_random_gptq(suite, kind, 1, n, k);
-    ferrum_problem_t problem = {
-        .head = FERRUM_HEAD(ferrum_problem_t), .kind = FERRUM_PROBLEM_LINEAR,
-        .format = FERRUM_FORMAT_GPTQ, .bits = kind->bits, .group_size = kind->group_size,
-        .act_order = kind->act_order, .asymmetric = !kind->symmetric, .k = k, .n = n,
-        .has_bias = kind->bias, .activation_dtype = suite->info.activation_dtype};
+    ferrum_problem_t problem = {.head = FERRUM_HEAD(ferrum_problem_t),
+                                .kind = FERRUM_PROBLEM_LINEAR,
+                                .format = FERRUM_FORMAT_GPTQ,
+                                .bits = kind->bits,
+                                .group_size = kind->group_size,
+                                .act_order = kind->act_order,
+                                .asymmetric = !kind->symmetric,
+                                .k = k,
+                                .n = n,
+                                .has_bias = kind->bias,
+                                .activation_dtype = suite->info.activation_dtype};
     ferrum_status_t status = suite->ql->load_gptq(suite->device, &weights.gptq[0], &linear, &err);
     if (loaded(suite, &problem, status, &err)) {
         cf_own(suite, linear, release_linear);
@@ -219,11 +239,14 @@ static void gptq_case(cf_suite_t *suite, const cf_gptq_kind_t *kind, uint32_t n,
 
 static void bad_gptq_cases(cf_suite_t *suite)
 {
-    static const cf_gptq_kind_t kind = {4, 32, false, true, FERRUM_ZERO_STORED_MINUS_ONE,
-                                        FERRUM_DTYPE_F16, false};
+    static const cf_gptq_kind_t kind = {
+        4, 32, false, true, FERRUM_ZERO_STORED_MINUS_ONE, FERRUM_DTYPE_F16, false};
     static const char *const what[] = {"a group size that does not divide K",
-                                       "a g_idx entry out of range", "g_idx of the wrong length",
-                                       "5 bits", "too few codes", "no codes at all"};
+                                       "a g_idx entry out of range",
+                                       "g_idx of the wrong length",
+                                       "5 bits",
+                                       "too few codes",
+                                       "no codes at all"};
     for (int i = 0; i < 6; i++) {
         ferrum_error_t err = FERRUM_ERROR_INIT;
         ferrum_linear_t *linear = NULL;
@@ -236,7 +259,7 @@ static void bad_gptq_cases(cf_suite_t *suite)
         if (i == 0)
             bad.group_size = 48;
         else if (i == 1)
-            indices[77] = 4, bad.g_idx = indices;
+            indices[77] = 4, bad.g_idx = indices, expected = FERRUM_INVALID_INPUT;
         else if (i == 2)
             bad.g_idx_count = 127;
         else if (i == 3)
@@ -261,16 +284,20 @@ void cf_group_gptq(cf_suite_t *suite)
     for (uint32_t bits = 4; bits <= 8; bits += 4)
         for (size_t g = 0; g < 4; g++)
             for (int variant = 0; variant < 8; variant++) {
-                cf_gptq_kind_t kind = {
-                    bits, groups[g], (variant & 1) == 0, (variant & 2) != 0,
-                    variant & 4 ? FERRUM_ZERO_STORED : FERRUM_ZERO_STORED_MINUS_ONE,
-                    FERRUM_DTYPE_F16, variant == 7};
+                cf_gptq_kind_t kind = {bits,
+                                       groups[g],
+                                       (variant & 1) == 0,
+                                       (variant & 2) != 0,
+                                       variant & 4 ? FERRUM_ZERO_STORED
+                                                   : FERRUM_ZERO_STORED_MINUS_ONE,
+                                       FERRUM_DTYPE_F16,
+                                       variant == 7};
                 gptq_case(suite, &kind, 64, 256, 1 + (uint32_t)variant % 3);
             }
-    static const cf_gptq_kind_t other = {4, 64, false, true, FERRUM_ZERO_STORED_MINUS_ONE,
-                                         FERRUM_DTYPE_F32, true};
-    static const cf_gptq_kind_t brain = {8, 128, false, false, FERRUM_ZERO_STORED,
-                                         FERRUM_DTYPE_BF16, false};
+    static const cf_gptq_kind_t other = {
+        4, 64, false, true, FERRUM_ZERO_STORED_MINUS_ONE, FERRUM_DTYPE_F32, true};
+    static const cf_gptq_kind_t brain = {
+        8, 128, false, false, FERRUM_ZERO_STORED, FERRUM_DTYPE_BF16, false};
     gptq_case(suite, &other, 128, 384, 17);
     gptq_case(suite, &brain, 192, 128, 40);
     bad_gptq_cases(suite);

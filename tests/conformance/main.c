@@ -12,14 +12,14 @@
 #include <string.h>
 
 const cf_group_t cf_groups[] = {
-    {"objects", cf_group_objects},   {"buffers", cf_group_buffers},
-    {"core", cf_group_core},         {"refusals", cf_group_refusals},
+    {"objects", cf_group_objects},     {"buffers", cf_group_buffers},
+    {"core", cf_group_core},           {"refusals", cf_group_refusals},
     {"attention", cf_group_attention}, {"paged", cf_group_paged},
-    {"linear", cf_group_linear},     {"gptq", cf_group_gptq},
-    {"stacked", cf_group_stacked},   {"marlin", cf_group_marlin},
-    {"route", cf_group_route},       {"plan", cf_group_plan},
-    {"combine", cf_group_combine},   {"ffn", cf_group_ffn},
-    {"paths", cf_group_paths},       {"graph", cf_group_graph},
+    {"linear", cf_group_linear},       {"gptq", cf_group_gptq},
+    {"stacked", cf_group_stacked},     {"marlin", cf_group_marlin},
+    {"route", cf_group_route},         {"plan", cf_group_plan},
+    {"combine", cf_group_combine},     {"ffn", cf_group_ffn},
+    {"paths", cf_group_paths},         {"graph", cf_group_graph},
 };
 const size_t cf_group_count = sizeof cf_groups / sizeof cf_groups[0];
 
@@ -76,8 +76,8 @@ static int with_device(cf_suite_t *suite, int count, char **names)
     if (status == FERRUM_OK)
         status = ferrum_team_new(2, &team, &err);
     if (status == FERRUM_OK)
-        status = suite->be->context_new(suite->device, ferrum_team_executor(team), &suite->ctx,
-                                        &err);
+        status =
+            suite->be->context_new(suite->device, ferrum_team_executor(team), &suite->ctx, &err);
     if (status == FERRUM_OK) {
         suite->tolerance = tolerance_of(suite->info.activation_dtype);
         rc = run_groups(suite, count, names);

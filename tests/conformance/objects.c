@@ -20,8 +20,8 @@ static void device_cases(cf_suite_t *suite)
     cf_begin(suite, "device of an ordinal that does not exist");
     ferrum_device_options_t options = {.head = FERRUM_HEAD(ferrum_device_options_t),
                                        .ordinal = 4096};
-    cf_expect_error(suite, suite->be->device_open(host, &options, &device, &err),
-                    FERRUM_NOT_FOUND, &err);
+    cf_expect_error(suite, suite->be->device_open(host, &options, &device, &err), FERRUM_NOT_FOUND,
+                    &err);
     if (device != NULL)
         cf_fail(suite, "a failing device_open wrote its output");
     cf_end(suite);
@@ -120,7 +120,11 @@ static ferrum_buffer_t *alloc(cf_suite_t *suite, ferrum_dtype_t dtype, uint64_t 
 
 static void round_trip(cf_suite_t *suite, ferrum_dtype_t dtype)
 {
-    enum { COUNT = 37, OFFSET = 5, PART = 20 };
+    enum {
+        COUNT = 37,
+        OFFSET = 5,
+        PART = 20
+    };
     unsigned char sent[COUNT * 4], got[COUNT * 4], zero[COUNT * 4] = {0};
     ferrum_error_t err = FERRUM_ERROR_INIT;
     size_t bytes = ferrum_dtype_bytes(dtype);
@@ -132,9 +136,11 @@ static void round_trip(cf_suite_t *suite, ferrum_dtype_t dtype)
     if (buffer != NULL) {
         if (cf_ok(suite, suite->be->buffer_info(buffer, &info, &err), &err) &&
             (info.dtype != dtype || info.count != COUNT))
-            cf_fail(suite, "info says %llu of dtype %u", (unsigned long long)info.count, info.dtype);
+            cf_fail(suite, "info says %llu of dtype %u", (unsigned long long)info.count,
+                    info.dtype);
         if (cf_ok(suite, suite->be->buffer_read(suite->ctx, buffer, 0, dtype, got, COUNT, &err),
-                  &err) && memcmp(got, zero, COUNT * bytes) != 0)
+                  &err) &&
+            memcmp(got, zero, COUNT * bytes) != 0)
             cf_fail(suite, "a new buffer is not zero");
         cf_ok(suite, suite->be->buffer_write(suite->ctx, buffer, OFFSET, dtype, sent, PART, &err),
               &err);
@@ -146,7 +152,8 @@ static void round_trip(cf_suite_t *suite, ferrum_dtype_t dtype)
             cf_fail(suite, "read other bytes than were written");
         cf_ok(suite, suite->be->buffer_zero(suite->ctx, buffer, OFFSET, PART, &err), &err);
         if (cf_ok(suite, suite->be->buffer_read(suite->ctx, buffer, 0, dtype, got, COUNT, &err),
-                  &err) && memcmp(got, zero, COUNT * bytes) != 0)
+                  &err) &&
+            memcmp(got, zero, COUNT * bytes) != 0)
             cf_fail(suite, "buffer_zero left something");
     }
     cf_end(suite);
@@ -173,7 +180,8 @@ static void bounds_cases(cf_suite_t *suite)
 {
     static const struct {
         uint64_t offset, count;
-    } bad[] = {{0, 33}, {33, 0}, {32, 1}, {UINT64_MAX, 1}, {1, UINT64_MAX}, {1ull << 62, 1ull << 62}};
+    } bad[] = {{0, 33},         {33, 0},         {32, 1},
+               {UINT64_MAX, 1}, {1, UINT64_MAX}, {1ull << 62, 1ull << 62}};
     float values[64] = {0};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         ferrum_error_t err = FERRUM_ERROR_INIT;
@@ -181,20 +189,23 @@ static void bounds_cases(cf_suite_t *suite)
                  (unsigned long long)bad[i].count);
         ferrum_buffer_t *a = alloc(suite, FERRUM_DTYPE_F32, 32);
         ferrum_buffer_t *b = alloc(suite, FERRUM_DTYPE_F32, 32);
-        cf_expect_error(suite, suite->be->buffer_write_f32(suite->ctx, a, bad[i].offset, values,
-                                                           bad[i].count, &err),
+        cf_expect_error(
+            suite,
+            suite->be->buffer_write_f32(suite->ctx, a, bad[i].offset, values, bad[i].count, &err),
+            FERRUM_INVALID_ARGUMENT, &err);
+        cf_expect_error(suite,
+                        suite->be->buffer_read(suite->ctx, a, bad[i].offset, FERRUM_DTYPE_F32,
+                                               values, bad[i].count, &err),
                         FERRUM_INVALID_ARGUMENT, &err);
-        cf_expect_error(suite, suite->be->buffer_read(suite->ctx, a, bad[i].offset,
-                                                      FERRUM_DTYPE_F32, values, bad[i].count, &err),
+        cf_expect_error(suite,
+                        suite->be->buffer_zero(suite->ctx, a, bad[i].offset, bad[i].count, &err),
                         FERRUM_INVALID_ARGUMENT, &err);
-        cf_expect_error(suite, suite->be->buffer_zero(suite->ctx, a, bad[i].offset, bad[i].count,
-                                                      &err), FERRUM_INVALID_ARGUMENT, &err);
-        cf_expect_error(suite, suite->be->buffer_copy(suite->ctx, a, bad[i].offset, b, 0,
-                                                      bad[i].count, &err),
-                        FERRUM_INVALID_ARGUMENT, &err);
-        cf_expect_error(suite, suite->be->buffer_copy(suite->ctx, a, 0, b, bad[i].offset,
-                                                      bad[i].count, &err),
-                        FERRUM_INVALID_ARGUMENT, &err);
+        cf_expect_error(
+            suite, suite->be->buffer_copy(suite->ctx, a, bad[i].offset, b, 0, bad[i].count, &err),
+            FERRUM_INVALID_ARGUMENT, &err);
+        cf_expect_error(
+            suite, suite->be->buffer_copy(suite->ctx, a, 0, b, bad[i].offset, bad[i].count, &err),
+            FERRUM_INVALID_ARGUMENT, &err);
         cf_end(suite);
     }
 }
@@ -207,10 +218,12 @@ static void misuse_cases(cf_suite_t *suite)
 
     cf_begin(suite, "buffer written as another dtype");
     ferrum_buffer_t *ints = alloc(suite, FERRUM_DTYPE_I32, 8);
-    cf_expect_error(suite, suite->be->buffer_write(suite->ctx, ints, 0, FERRUM_DTYPE_F32, values, 8,
-                                                   &err), FERRUM_INVALID_ARGUMENT, &err);
-    cf_expect_error(suite, suite->be->buffer_read(suite->ctx, ints, 0, FERRUM_DTYPE_U32, values, 8,
-                                                  &err), FERRUM_INVALID_ARGUMENT, &err);
+    cf_expect_error(suite,
+                    suite->be->buffer_write(suite->ctx, ints, 0, FERRUM_DTYPE_F32, values, 8, &err),
+                    FERRUM_INVALID_ARGUMENT, &err);
+    cf_expect_error(suite,
+                    suite->be->buffer_read(suite->ctx, ints, 0, FERRUM_DTYPE_U32, values, 8, &err),
+                    FERRUM_INVALID_ARGUMENT, &err);
     cf_expect_error(suite, suite->be->buffer_write_f32(suite->ctx, ints, 0, values, 8, &err),
                     FERRUM_INVALID_ARGUMENT, &err);
     cf_end(suite);
@@ -221,16 +234,18 @@ static void misuse_cases(cf_suite_t *suite)
     cf_end(suite);
 
     cf_begin(suite, "buffer whose bytes overflow");
-    cf_expect_error(suite, suite->be->buffer_alloc(suite->device, FERRUM_DTYPE_F32,
-                                                   UINT64_MAX / 2, &none, &err),
-                    FERRUM_INVALID_ARGUMENT, &err);
+    cf_expect_error(
+        suite,
+        suite->be->buffer_alloc(suite->device, FERRUM_DTYPE_F32, UINT64_MAX / 2, &none, &err),
+        FERRUM_INVALID_ARGUMENT, &err);
     if (none != NULL)
         cf_fail(suite, "a failing buffer_alloc wrote its output");
     cf_end(suite);
 
     cf_begin(suite, "buffer larger than memory");
-    cf_expect_error(suite, suite->be->buffer_alloc(suite->device, FERRUM_DTYPE_F32, 1ull << 50,
-                                                   &none, &err), FERRUM_OUT_OF_MEMORY, &err);
+    cf_expect_error(
+        suite, suite->be->buffer_alloc(suite->device, FERRUM_DTYPE_F32, 1ull << 50, &none, &err),
+        FERRUM_OUT_OF_MEMORY, &err);
     cf_end(suite);
 
     cf_begin(suite, "buffer of nothing");
@@ -247,8 +262,10 @@ static void wrap_case(cf_suite_t *suite)
     ferrum_buffer_t *buffer = NULL;
     float got[3];
     cf_begin(suite, "host memory wrapped without a copy");
-    if (cf_ok(suite, suite->be->buffer_wrap_host(suite->device, memory, FERRUM_DTYPE_F32, 16,
-                                                 &buffer, &err), &err)) {
+    if (cf_ok(
+            suite,
+            suite->be->buffer_wrap_host(suite->device, memory, FERRUM_DTYPE_F32, 16, &buffer, &err),
+            &err)) {
         cf_own(suite, buffer, release_one);
         if (cf_ok(suite, suite->be->buffer_read_f32(suite->ctx, buffer, 0, got, 3, &err), &err) &&
             memcmp(got, memory, sizeof got) != 0)
@@ -293,7 +310,8 @@ void cf_group_graph(cf_suite_t *suite)
     ferrum_context_t *ctx = suite->ctx;
     if (cf_ok(suite, suite->be->buffer_copy(ctx, x.buffer, 0, eager.buffer, 0, 64, &err), &err) &&
         cf_ok(suite, suite->be->add_inplace(ctx, eager.buffer, x.buffer, 64, &err), &err) &&
-        cf_ok(suite, suite->be->buffer_copy(ctx, x.buffer, 0, replayed.buffer, 0, 64, &err), &err) &&
+        cf_ok(suite, suite->be->buffer_copy(ctx, x.buffer, 0, replayed.buffer, 0, 64, &err),
+              &err) &&
         cf_ok(suite, suite->ql->graph_begin(ctx, &err), &err)) {
         uint32_t flying = 0;
         if (cf_ok(suite, suite->ql->graph_in_flight(ctx, &flying, &err), &err) && flying == 0)

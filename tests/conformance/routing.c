@@ -22,9 +22,10 @@ static void route_case(cf_suite_t *suite, uint32_t batch, uint32_t experts, uint
     for (uint32_t b = 0; b < batch; b++)
         cf_ref_route(logits.v + (size_t)b * experts, experts, top_k, norm,
                      want_ids + (size_t)b * top_k, want + (size_t)b * top_k);
-    if (cf_ok(suite, suite->mf->route_topk_softmax(suite->ctx, logits.buffer, ids.buffer,
-                                                   weights.buffer, batch, experts, top_k, norm,
-                                                   NULL, &err), &err)) {
+    if (cf_ok(suite,
+              suite->mf->route_topk_softmax(suite->ctx, logits.buffer, ids.buffer, weights.buffer,
+                                            batch, experts, top_k, norm, NULL, &err),
+              &err)) {
         double tolerance = suite->tolerance;
         suite->tolerance = 1e-5; /* f32 arithmetic whatever the activations are */
         cf_expect_ints(suite, &ids, want_ids);
@@ -32,12 +33,12 @@ static void route_case(cf_suite_t *suite, uint32_t batch, uint32_t experts, uint
         suite->tolerance = tolerance;
         uint32_t *host_ids = cf_memory(suite, pairs * sizeof *host_ids);
         float *host_weights = cf_memory(suite, pairs * sizeof *host_weights);
-        if (cf_ok(suite, suite->mf->route_topk_into_host(suite->ctx, logits.buffer, host_ids,
-                                                         host_weights, batch, experts, top_k, norm,
-                                                         NULL, &err), &err))
+        if (cf_ok(suite,
+                  suite->mf->route_topk_into_host(suite->ctx, logits.buffer, host_ids, host_weights,
+                                                  batch, experts, top_k, norm, NULL, &err),
+                  &err))
             for (uint64_t i = 0; i < pairs; i++)
-                if (host_ids[i] != (uint32_t)want_ids[i] ||
-                    (double)host_weights[i] != weights.v[i])
+                if (host_ids[i] != (uint32_t)want_ids[i] || (double)host_weights[i] != weights.v[i])
                     cf_fail(suite, "route_topk_into_host differs at pair %llu",
                             (unsigned long long)i);
     }
@@ -55,8 +56,9 @@ static void bad_route_cases(cf_suite_t *suite)
         values[9] = poison[i]; /* row 1 */
         cf_begin(suite, "routing of a logit that is %f", poison[i]);
         cf_tensor_t logits = cf_input_values(suite, values, 16);
-        cf_expect_error(suite, suite->mf->route_topk_into_host(suite->ctx, logits.buffer, ids,
-                                                               weights, 2, 8, 2, 1, NULL, &err),
+        cf_expect_error(suite,
+                        suite->mf->route_topk_into_host(suite->ctx, logits.buffer, ids, weights, 2,
+                                                        8, 2, 1, NULL, &err),
                         FERRUM_INVALID_INPUT, &err);
         if (!suite->case_refused && strstr(err.message, "row 1") == NULL)
             cf_fail(suite, "does not name row 1: %s", err.message);
@@ -68,9 +70,10 @@ static void bad_route_cases(cf_suite_t *suite)
         cf_begin(suite, "routing of top_k=%u among %u experts", shapes[i][1], shapes[i][0]);
         cf_tensor_t logits = cf_input(suite, 4, 1), weights = cf_f32_output(suite, 8);
         cf_ints_t ids = cf_ints_output(suite, 8);
-        cf_expect_error(suite, suite->mf->route_topk_softmax(
-                                   suite->ctx, logits.buffer, ids.buffer, weights.buffer, 1,
-                                   shapes[i][0], shapes[i][1], 1, NULL, &err),
+        cf_expect_error(suite,
+                        suite->mf->route_topk_softmax(suite->ctx, logits.buffer, ids.buffer,
+                                                      weights.buffer, 1, shapes[i][0], shapes[i][1],
+                                                      1, NULL, &err),
                         FERRUM_INVALID_ARGUMENT, &err);
         cf_end(suite);
     }
@@ -79,7 +82,10 @@ static void bad_route_cases(cf_suite_t *suite)
 /* Score functions beyond softmax, on one row with hand-picked numbers. */
 static void score_cases(cf_suite_t *suite)
 {
-    enum { E = 8, K = 2 };
+    enum {
+        E = 8,
+        K = 2
+    };
     const double row[E] = {0.5, 2, -1, 1.5, 0, -2, 1, -0.5};
     const double bias[E] = {0, -9, 0, 0, 0, 9, 0, 0}; /* moves 1 out and 5 in, for selection only */
     for (int which = 0; which < 4; which++) {
@@ -107,14 +113,17 @@ static void score_cases(cf_suite_t *suite)
             want_ids[0] = 5; /* chosen first because of its bias, weighed by its own score */
             want[0] = s[5] / (s[5] + s[3]), want[1] = s[3] / (s[5] + s[3]);
         } else {
-            /* Four groups of two; group score = sum of its two best; groups 0 and 1 stay. */
+            /* Four groups of two; a group's score is the sum of its two best. Groups 0 and 3 stay,
+             * so expert 3 is out although only expert 1 scores higher. */
             routing.num_groups = 4, routing.topk_groups = 2;
             routing.scale = 2.5F;
-            want[0] = 2.5 * s[1], want[1] = 2.5 * s[3];
+            want_ids[1] = 6;
+            want[0] = 2.5 * s[1], want[1] = 2.5 * s[6];
         }
-        if (cf_ok(suite, suite->mf->route_topk_softmax(suite->ctx, logits.buffer, ids.buffer,
-                                                       weights.buffer, 1, E, K,
-                                                       routing.renormalise, &routing, &err),
+        if (cf_ok(suite,
+                  suite->mf->route_topk_softmax(suite->ctx, logits.buffer, ids.buffer,
+                                                weights.buffer, 1, E, K, routing.renormalise,
+                                                &routing, &err),
                   &err)) {
             double tolerance = suite->tolerance;
             suite->tolerance = 1e-5;
@@ -128,8 +137,8 @@ static void score_cases(cf_suite_t *suite)
 
 void cf_group_route(cf_suite_t *suite)
 {
-    static const uint32_t shapes[][3] = {{0, 4, 1},  {1, 1, 1},    {1, 8, 8},
-                                         {5, 60, 4}, {3, 128, 8}, {2, 300, 10}, {2, 512, 40}};
+    static const uint32_t shapes[][3] = {{0, 4, 1},   {1, 1, 1},    {1, 8, 8},   {5, 60, 4},
+                                         {3, 128, 8}, {2, 300, 10}, {2, 512, 40}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         for (int norm = 0; norm < 2; norm++)
             route_case(suite, shapes[i][0], shapes[i][1], shapes[i][2], norm != 0, false);
@@ -143,8 +152,8 @@ static void pairs_case(cf_suite_t *suite, uint32_t pairs, uint32_t experts, uint
                        bool invalid)
 {
     ferrum_error_t err = FERRUM_ERROR_INIT;
-    cf_begin(suite, "moe_build_pairs_by_token pairs=%u experts=%u top_k=%u%s", pairs, experts, top_k,
-             invalid ? " with ids out of range" : "");
+    cf_begin(suite, "moe_build_pairs_by_token pairs=%u experts=%u top_k=%u%s", pairs, experts,
+             top_k, invalid ? " with ids out of range" : "");
     int32_t *ids = cf_memory(suite, (pairs + 1) * sizeof *ids);
     int32_t *rows = cf_memory(suite, (pairs + 1) * sizeof *rows);
     int32_t *tokens = cf_memory(suite, (pairs + 1) * sizeof *tokens);
@@ -168,9 +177,11 @@ static void pairs_case(cf_suite_t *suite, uint32_t pairs, uint32_t experts, uint
     cf_ints_t ids_dev = cf_ints(suite, ids, pairs), rows_dev = cf_ints_output(suite, pairs);
     cf_ints_t tokens_dev = cf_ints_output(suite, pairs);
     cf_ints_t offsets_dev = cf_ints_output(suite, experts + 1);
-    if (cf_ok(suite, suite->mf->moe_build_pairs_by_token(
-                         suite->ctx, ids_dev.buffer, rows_dev.buffer, tokens_dev.buffer,
-                         offsets_dev.buffer, pairs, experts, top_k, &err), &err)) {
+    if (cf_ok(suite,
+              suite->mf->moe_build_pairs_by_token(suite->ctx, ids_dev.buffer, rows_dev.buffer,
+                                                  tokens_dev.buffer, offsets_dev.buffer, pairs,
+                                                  experts, top_k, &err),
+              &err)) {
         cf_expect_ints(suite, &rows_dev, rows);
         cf_expect_ints(suite, &tokens_dev, tokens);
         cf_expect_ints(suite, &offsets_dev, offsets);
@@ -220,7 +231,12 @@ static void align_case(cf_suite_t *suite, const int32_t *ids, uint32_t pairs, ui
 
 static void ids_tpe_case(cf_suite_t *suite)
 {
-    enum { B = 2, K = 2, E = 4, STRIDE = B * K };
+    enum {
+        B = 2,
+        K = 2,
+        E = 4,
+        STRIDE = B * K
+    };
     const int32_t selected[STRIDE] = {1, 3, 1, 0}, tpe[E] = {1, 2, 0, 1};
     const int32_t lists[E * STRIDE] = {3, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0};
     const uint32_t want[2][3] = {{1, 12, E}, {1, 32, E}};
@@ -233,15 +249,17 @@ static void ids_tpe_case(cf_suite_t *suite)
         cf_ok(suite, suite->be->buffer_alloc(suite->device, FERRUM_DTYPE_U32, 3, &args[i], &err),
               &err);
     if (args[0] && args[1] &&
-        cf_ok(suite, suite->mf->compute_ids_tpe(suite->ctx, sel.buffer, tpe_dev.buffer,
-                                                lists_dev.buffer, args[0], args[1], B, E, K, 768,
-                                                2048, &err), &err)) {
+        cf_ok(suite,
+              suite->mf->compute_ids_tpe(suite->ctx, sel.buffer, tpe_dev.buffer, lists_dev.buffer,
+                                         args[0], args[1], B, E, K, 768, 2048, &err),
+              &err)) {
         cf_expect_ints(suite, &tpe_dev, tpe);
         cf_expect_ints(suite, &lists_dev, lists);
         for (int i = 0; i < 2; i++) {
             uint32_t got[3] = {0};
-            cf_ok(suite, suite->be->buffer_read(suite->ctx, args[i], 0, FERRUM_DTYPE_U32, got, 3,
-                                                &err), &err);
+            cf_ok(suite,
+                  suite->be->buffer_read(suite->ctx, args[i], 0, FERRUM_DTYPE_U32, got, 3, &err),
+                  &err);
             if (memcmp(got, want[i], sizeof got) != 0)
                 cf_fail(suite, "launch triple %u %u %u", got[0], got[1], got[2]);
         }
@@ -256,12 +274,15 @@ static void upload_case(cf_suite_t *suite)
     const int32_t sorted[8] = {0, 6, 6, 6, 1, 2, 3, 6}, owner[2] = {0, 1}, total[1] = {8};
     ferrum_error_t err = FERRUM_ERROR_INIT;
     cf_begin(suite, "upload_moe_routing");
-    cf_ints_t s = cf_ints_output(suite, 8), o = cf_ints_output(suite, 2), t = cf_ints_output(suite, 1);
+    cf_ints_t s = cf_ints_output(suite, 8), o = cf_ints_output(suite, 2),
+              t = cf_ints_output(suite, 1);
     ferrum_moe_routing_t routing = {.head = FERRUM_HEAD(ferrum_moe_routing_t),
-                                    .sorted_token_ids = s.buffer, .expert_ids = o.buffer,
+                                    .sorted_token_ids = s.buffer,
+                                    .expert_ids = o.buffer,
                                     .num_tokens_past_padded = t.buffer};
-    if (cf_ok(suite, suite->mf->upload_moe_routing(suite->ctx, sorted, 8, owner, 2, 8, &routing,
-                                                   &err), &err)) {
+    if (cf_ok(suite,
+              suite->mf->upload_moe_routing(suite->ctx, sorted, 8, owner, 2, 8, &routing, &err),
+              &err)) {
         cf_expect_ints(suite, &s, sorted);
         cf_expect_ints(suite, &o, owner);
         cf_expect_ints(suite, &t, total);
@@ -305,7 +326,8 @@ static void stacked_sum_cases(cf_suite_t *suite, uint32_t n, uint32_t h)
             w[j] = cf_uniform(suite);
         cf_tensor_t weights = cf_f32(suite, w, n), norm = cf_input(suite, h, 1);
         cf_tensor_t out = cf_output(suite, h);
-        double *sum = cf_memory(suite, h * sizeof *sum), *normed = cf_memory(suite, h * sizeof *sum);
+        double *sum = cf_memory(suite, h * sizeof *sum),
+               *normed = cf_memory(suite, h * sizeof *sum);
         for (uint32_t i = 0; i < h; i++) {
             sum[i] = form ? residual.v[i] : 0;
             for (uint32_t j = 0; j < n; j++)
@@ -334,7 +356,10 @@ static void stacked_sum_cases(cf_suite_t *suite, uint32_t n, uint32_t h)
 
 static void batched_sum_cases(cf_suite_t *suite, uint32_t batch, uint32_t k, uint32_t h)
 {
-    enum { W_OFFSET = 3, OUT_OFFSET = 2 };
+    enum {
+        W_OFFSET = 3,
+        OUT_OFFSET = 2
+    };
     ferrum_error_t err = FERRUM_ERROR_INIT;
     uint64_t pairs = (uint64_t)batch * k;
     for (int form = 0; form < 3; form++) {
@@ -372,13 +397,13 @@ static void batched_sum_cases(cf_suite_t *suite, uint32_t batch, uint32_t k, uin
             status = suite->mf->weighted_sum_batched(suite->ctx, slots.buffer, weights.buffer,
                                                      out.buffer, batch, k, h, &err);
         else if (form == 1)
-            status = suite->mf->weighted_sum_batched_offset(suite->ctx, slots.buffer,
-                                                            weights.buffer, w_at, out.buffer,
-                                                            out_at, batch, k, h, &err);
+            status =
+                suite->mf->weighted_sum_batched_offset(suite->ctx, slots.buffer, weights.buffer,
+                                                       w_at, out.buffer, out_at, batch, k, h, &err);
         else
-            status = suite->mf->moe_combine(suite->ctx, slots.buffer, order_dev.buffer,
-                                            weights.buffer, out.buffer, batch, h, k,
-                                            (uint32_t)pairs, &err);
+            status =
+                suite->mf->moe_combine(suite->ctx, slots.buffer, order_dev.buffer, weights.buffer,
+                                       out.buffer, batch, h, k, (uint32_t)pairs, &err);
         if (cf_ok(suite, status, &err))
             cf_expect_rows(suite, &out, sum, h, 2);
         cf_end(suite);

@@ -9,9 +9,9 @@
 #include <string.h>
 
 const ferrum_weight_format_t cf_formats[] = {
-    FERRUM_FORMAT_F32,  FERRUM_FORMAT_F16,  FERRUM_FORMAT_BF16,   FERRUM_FORMAT_Q4_0,
-    FERRUM_FORMAT_Q4_1, FERRUM_FORMAT_Q5_0, FERRUM_FORMAT_Q5_1,   FERRUM_FORMAT_Q8_0,
-    FERRUM_FORMAT_Q2_K, FERRUM_FORMAT_Q3_K, FERRUM_FORMAT_Q4_K,   FERRUM_FORMAT_Q5_K,
+    FERRUM_FORMAT_F32,  FERRUM_FORMAT_F16,    FERRUM_FORMAT_BF16,   FERRUM_FORMAT_Q4_0,
+    FERRUM_FORMAT_Q4_1, FERRUM_FORMAT_Q5_0,   FERRUM_FORMAT_Q5_1,   FERRUM_FORMAT_Q8_0,
+    FERRUM_FORMAT_Q2_K, FERRUM_FORMAT_Q3_K,   FERRUM_FORMAT_Q4_K,   FERRUM_FORMAT_Q5_K,
     FERRUM_FORMAT_Q6_K, FERRUM_FORMAT_IQ4_NL, FERRUM_FORMAT_IQ4_XS, FERRUM_FORMAT_MXFP4,
 };
 const size_t cf_format_count = sizeof cf_formats / sizeof cf_formats[0];
@@ -162,11 +162,11 @@ static void tame(cf_suite_t *suite, ferrum_weight_format_t format, unsigned char
         int at[2];
         uint16_t low;
     } fields[] = {
-        {FERRUM_FORMAT_Q4_0, {0, -1}, 0x2000},  {FERRUM_FORMAT_Q4_1, {0, 2}, 0x2000},
-        {FERRUM_FORMAT_Q5_0, {0, -1}, 0x1c00},  {FERRUM_FORMAT_Q5_1, {0, 2}, 0x1c00},
-        {FERRUM_FORMAT_Q8_0, {0, -1}, 0x1000},  {FERRUM_FORMAT_Q2_K, {80, 82}, 0x1800},
+        {FERRUM_FORMAT_Q4_0, {0, -1}, 0x2000},   {FERRUM_FORMAT_Q4_1, {0, 2}, 0x2000},
+        {FERRUM_FORMAT_Q5_0, {0, -1}, 0x1c00},   {FERRUM_FORMAT_Q5_1, {0, 2}, 0x1c00},
+        {FERRUM_FORMAT_Q8_0, {0, -1}, 0x1000},   {FERRUM_FORMAT_Q2_K, {80, 82}, 0x1800},
         {FERRUM_FORMAT_Q3_K, {108, -1}, 0x1000}, {FERRUM_FORMAT_Q4_K, {0, 2}, 0x0c00},
-        {FERRUM_FORMAT_Q5_K, {0, 2}, 0x0800},   {FERRUM_FORMAT_Q6_K, {208, -1}, 0x0400},
+        {FERRUM_FORMAT_Q5_K, {0, 2}, 0x0800},    {FERRUM_FORMAT_Q6_K, {208, -1}, 0x0400},
         {FERRUM_FORMAT_IQ4_NL, {0, -1}, 0x1000}, {FERRUM_FORMAT_IQ4_XS, {0, -1}, 0x0400},
     };
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
@@ -198,7 +198,10 @@ cf_weights_t cf_random_blocks(cf_suite_t *suite, ferrum_weight_format_t format, 
     uint64_t bytes = blocks * traits->block_bytes;
     /* One byte off any alignment: the contract promises none. */
     unsigned char *data = (unsigned char *)cf_memory(suite, bytes + 1) + 1;
-    cf_weights_t weights = {.format = format, .experts = experts, .rows = rows, .cols = cols,
+    cf_weights_t weights = {.format = format,
+                            .experts = experts,
+                            .rows = rows,
+                            .cols = cols,
                             .w = cf_memory(suite, values * sizeof(double))};
     for (uint64_t i = 0; i < bytes; i++)
         data[i] = (unsigned char)cf_random(suite);
@@ -209,8 +212,12 @@ cf_weights_t cf_random_blocks(cf_suite_t *suite, ferrum_weight_format_t format, 
             weights.w[i * traits->block_values + j] = cf_decode(format, block, j);
     }
     weights.gguf = (ferrum_gguf_weights_t){.head = FERRUM_HEAD(ferrum_gguf_weights_t),
-                                           .format = format, .experts = experts, .rows = rows,
-                                           .cols = cols, .data = data, .bytes = bytes};
+                                           .format = format,
+                                           .experts = experts,
+                                           .rows = rows,
+                                           .cols = cols,
+                                           .data = data,
+                                           .bytes = bytes};
     return weights;
 }
 
@@ -297,14 +304,15 @@ static void random_gptq(cf_suite_t *suite, const cf_gptq_kind_t *kind, uint32_t 
 cf_weights_t cf_random_gptq(cf_suite_t *suite, const cf_gptq_kind_t *kind, uint32_t experts,
                             uint32_t rows, uint32_t cols)
 {
-    cf_weights_t weights = {
-        .format = FERRUM_FORMAT_GPTQ, .experts = experts, .rows = rows, .cols = cols,
-        .gptq = cf_memory(suite, experts * sizeof *weights.gptq),
-        .gptq_list = cf_memory(suite, experts * sizeof *weights.gptq_list),
-        .w = cf_memory(suite, (size_t)experts * rows * cols * sizeof(double))};
+    cf_weights_t weights = {.format = FERRUM_FORMAT_GPTQ,
+                            .experts = experts,
+                            .rows = rows,
+                            .cols = cols,
+                            .gptq = cf_memory(suite, experts * sizeof *weights.gptq),
+                            .gptq_list = cf_memory(suite, experts * sizeof *weights.gptq_list),
+                            .w = cf_memory(suite, (size_t)experts * rows * cols * sizeof(double))};
     for (uint32_t e = 0; e < experts; e++) {
-        random_gptq(suite, kind, rows, cols, &weights.gptq[e],
-                    weights.w + (size_t)e * rows * cols);
+        random_gptq(suite, kind, rows, cols, &weights.gptq[e], weights.w + (size_t)e * rows * cols);
         weights.gptq_list[e] = &weights.gptq[e];
     }
     return weights;

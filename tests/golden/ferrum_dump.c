@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What verify_ecosystem.py compares with other software:
- *   ferrum-dump --logits-json MODEL PROMPT   {"tokens": [...], "logits": [...]} of the last position
- *   ferrum-dump --dump-tensor MODEL NAME     one GGUF tensor, decoded, as raw little-endian f32
+ *   ferrum-dump --logits-json MODEL PROMPT   {"tokens": [...], "logits": [...]} of the last
+ * position ferrum-dump --dump-tensor MODEL NAME     one GGUF tensor, decoded, as raw little-endian
+ * f32
  */
 #include <ferrum/model.h>
 
@@ -14,7 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_TOKENS = 4096 };
+enum {
+    MAX_TOKENS = 4096
+};
 
 static int fail(const ferrum_error_t *err)
 {

@@ -55,7 +55,7 @@ static void print_json_row(const bench_table_t *table, const bench_cell_t *cells
     json_t *row = json_object();
     for (size_t i = 0; i < count; i++)
         json_object_set_new(row, cells[i].column,
-                            cells[i].text     ? json_string(cells[i].text)
+                            cells[i].text            ? json_string(cells[i].text)
                             : cells[i].decimals == 0 ? json_integer((json_int_t)cells[i].number)
                                                      : json_real(cells[i].number));
     printf("%s\n  ", table->rows ? "," : "");

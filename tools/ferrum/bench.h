@@ -45,9 +45,9 @@ float bench_uniform(uint64_t *state);
 
 /** What the machine reaches with @p threads threads, measured now. */
 typedef struct bench_limits {
-    double read_gbps;   /**< streaming read of memory far larger than the caches, 1e9 bytes/s */
-    double f32_gflops;  /**< fused multiply-adds in registers, widest vectors */
-    double int8_gops;   /**< int8 dot products where the processor has them, else 0 */
+    double read_gbps;  /**< streaming read of memory far larger than the caches, 1e9 bytes/s */
+    double f32_gflops; /**< fused multiply-adds in registers, widest vectors */
+    double int8_gops;  /**< int8 dot products where the processor has them, else 0 */
 } bench_limits_t;
 
 /** Measure; takes about half a second. False when memory or threads cannot be had. */
@@ -55,7 +55,11 @@ bool bench_limits_measure(uint32_t threads, bench_limits_t *out_limits);
 
 /* ---- tables ---- */
 
-typedef enum bench_output { BENCH_MD, BENCH_CSV, BENCH_JSON } bench_output_t;
+typedef enum bench_output {
+    BENCH_MD,
+    BENCH_CSV,
+    BENCH_JSON
+} bench_output_t;
 
 /** "md", "csv" or "json"; false otherwise. */
 bool bench_output_parse(const char *text, bench_output_t *out_output);
@@ -65,7 +69,7 @@ typedef struct bench_cell {
     const char *column;
     const char *text; /**< NULL: number */
     double number;
-    int decimals;     /**< -1: shortest scientific form */
+    int decimals; /**< -1: shortest scientific form */
 } bench_cell_t;
 
 /** A table that is printed row by row as results come. */

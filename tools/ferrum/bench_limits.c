@@ -13,7 +13,12 @@
 #include <immintrin.h>
 #endif
 
-enum { READ_BYTES = 256 << 20, READ_PASSES = 6, PEAK_STEPS = 4000000, MAX_THREADS = 1024 };
+enum {
+    READ_BYTES = 256 << 20,
+    READ_PASSES = 6,
+    PEAK_STEPS = 4000000,
+    MAX_THREADS = 1024
+};
 
 /* What one thread does and found. */
 typedef struct worker {
@@ -40,30 +45,26 @@ static uint64_t sum_words(const uint64_t *memory, size_t words)
 #if defined(__x86_64__)
 /* Twelve independent chains hide the latency of a fused multiply-add on every known core. */
 #define CHAINS 12
+/* Without it the chains live in memory and the loop measures store forwarding. */
+#define UNROLL _Pragma("GCC unroll 16")
 
 __attribute__((target("avx512f"))) static float fma_avx512(long steps)
 {
     __m512 acc[CHAINS], x = _mm512_set1_ps(0.999F), y = _mm512_set1_ps(1e-3F);
-    for (int j = 0; j < CHAINS; j++)
-        acc[j] = _mm512_set1_ps((float)j);
+    UNROLL for (int j = 0; j < CHAINS; j++) acc[j] = _mm512_set1_ps((float)j);
     for (long i = 0; i < steps; i++)
-        for (int j = 0; j < CHAINS; j++)
-            acc[j] = _mm512_fmadd_ps(acc[j], x, y);
-    for (int j = 1; j < CHAINS; j++)
-        acc[0] = _mm512_add_ps(acc[0], acc[j]);
+        UNROLL for (int j = 0; j < CHAINS; j++) acc[j] = _mm512_fmadd_ps(acc[j], x, y);
+    UNROLL for (int j = 1; j < CHAINS; j++) acc[0] = _mm512_add_ps(acc[0], acc[j]);
     return _mm512_reduce_add_ps(acc[0]);
 }
 
 __attribute__((target("avx2,fma"))) static float fma_avx2(long steps)
 {
     __m256 acc[CHAINS], x = _mm256_set1_ps(0.999F), y = _mm256_set1_ps(1e-3F);
-    for (int j = 0; j < CHAINS; j++)
-        acc[j] = _mm256_set1_ps((float)j);
+    UNROLL for (int j = 0; j < CHAINS; j++) acc[j] = _mm256_set1_ps((float)j);
     for (long i = 0; i < steps; i++)
-        for (int j = 0; j < CHAINS; j++)
-            acc[j] = _mm256_fmadd_ps(acc[j], x, y);
-    for (int j = 1; j < CHAINS; j++)
-        acc[0] = _mm256_add_ps(acc[0], acc[j]);
+        UNROLL for (int j = 0; j < CHAINS; j++) acc[j] = _mm256_fmadd_ps(acc[j], x, y);
+    UNROLL for (int j = 1; j < CHAINS; j++) acc[0] = _mm256_add_ps(acc[0], acc[j]);
     float lanes[8];
     _mm256_storeu_ps(lanes, acc[0]);
     return lanes[0] + lanes[7];
@@ -72,15 +73,14 @@ __attribute__((target("avx2,fma"))) static float fma_avx2(long steps)
 __attribute__((target("avx512f,avx512vnni"))) static int dot_avx512(long steps)
 {
     __m512i acc[CHAINS], x = _mm512_set1_epi8(3), y = _mm512_set1_epi8(-2);
-    for (int j = 0; j < CHAINS; j++)
-        acc[j] = _mm512_set1_epi32(j);
+    UNROLL for (int j = 0; j < CHAINS; j++) acc[j] = _mm512_set1_epi32(j);
     for (long i = 0; i < steps; i++)
-        for (int j = 0; j < CHAINS; j++) {
+        UNROLL for (int j = 0; j < CHAINS; j++)
+        {
             acc[j] = _mm512_dpbusd_epi32(acc[j], x, y);
             __asm__ volatile("" : "+v"(acc[j])); /* keeps the sum from being folded */
         }
-    for (int j = 1; j < CHAINS; j++)
-        acc[0] = _mm512_add_epi32(acc[0], acc[j]);
+    UNROLL for (int j = 1; j < CHAINS; j++) acc[0] = _mm512_add_epi32(acc[0], acc[j]);
     return _mm512_reduce_add_epi32(acc[0]);
 }
 #endif
@@ -181,12 +181,15 @@ bool bench_limits_measure(uint32_t threads, bench_limits_t *out_limits)
     memset(memory, 1, READ_BYTES);
     size_t words = READ_BYTES / sizeof *memory / threads;
     for (uint32_t i = 0; i < threads; i++)
-        workers[i] = (worker_t){.gate = &gate, .go = &go, .barrier = &barrier,
-                                .memory = memory + i * words, .words = words};
+        workers[i] = (worker_t){.gate = &gate,
+                                .go = &go,
+                                .barrier = &barrier,
+                                .memory = memory + i * words,
+                                .words = words};
     pthread_mutex_lock(&gate);
     uint32_t started = 1; /* the caller is thread 0 */
-    while (started < threads && pthread_create(&workers[started].thread, NULL, thread_main,
-                                               &workers[started]) == 0)
+    while (started < threads &&
+           pthread_create(&workers[started].thread, NULL, thread_main, &workers[started]) == 0)
         started++;
     go = started == threads;
     pthread_mutex_unlock(&gate);

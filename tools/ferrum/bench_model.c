@@ -14,7 +14,10 @@ typedef struct model_flags {
     bench_output_t table;
 } model_flags_t;
 
-enum { MAX_RUNS = 100, COLUMNS = 9 };
+enum {
+    MAX_RUNS = 100,
+    COLUMNS = 9
+};
 
 /* Tokens per second of one run: `batch` requests, a prompt each, then shared decode steps. */
 static ferrum_status_t one_run(const model_flags_t *flags, ferrum_model_t *model, uint32_t vocab,
@@ -129,7 +132,8 @@ int cli_bench_model(int argc, const char **argv)
 {
     model_flags_t flags = {.prompt = 128, .tokens = 64, .batch = 1, .runs = 3};
     const struct poptOption table[] = {
-        {"model", 'm', POPT_ARG_STRING, &flags.model, 0, "a .gguf file or a GPTQ directory", "PATH"},
+        {"model", 'm', POPT_ARG_STRING, &flags.model, 0, "a .gguf file or a GPTQ directory",
+         "PATH"},
         {"prompt", 'p', POPT_ARG_INT, &flags.prompt, 0, "prompt tokens (128)", "N"},
         {"tokens", 'n', POPT_ARG_INT, &flags.tokens, 0, "tokens to decode (64)", "N"},
         {"batch", '\0', POPT_ARG_INT, &flags.batch, 0, "requests decoded together (1)", "N"},

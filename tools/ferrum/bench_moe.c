@@ -10,7 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_LIST = 32, ORACLE_TOKENS = 2, MIN_RUNS = 5, MAX_RUNS = 4096, COLUMNS = 14 };
+enum {
+    MAX_LIST = 32,
+    ORACLE_TOKENS = 2,
+    MIN_RUNS = 5,
+    MAX_RUNS = 4096,
+    COLUMNS = 14
+};
 
 typedef struct moe_flags {
     char *format, *tokens, *threads, *output;
@@ -143,8 +149,8 @@ static void print_row(moe_bench_t *bench, uint32_t tokens, uint32_t threads,
     bench_table_row(&bench->table, cells, COLUMNS);
 }
 
-static int measure(moe_bench_t *bench, ferrum_session_t *session, uint32_t tokens,
-                   uint32_t threads, const bench_limits_t *limits)
+static int measure(moe_bench_t *bench, ferrum_session_t *session, uint32_t tokens, uint32_t threads,
+                   const bench_limits_t *limits)
 {
     const moe_flags_t *flags = bench->flags;
     ferrum_error_t err = FERRUM_ERROR_INIT;
@@ -228,10 +234,10 @@ static int make_layers(moe_bench_t *bench)
     for (int i = 0; i < flags->layers; i++) {
         if (cli_interrupted)
             return cli_error(CLI_INTERRUPTED, "interrupted");
-        ferrum_status_t status = bench_layer_make(
-            flags->weights, (uint32_t)flags->hidden, (uint32_t)flags->intermediate,
-            (uint32_t)flags->experts, (uint32_t)flags->group, (uint64_t)i + 1, &bench->source[i],
-            &err);
+        ferrum_status_t status =
+            bench_layer_make(flags->weights, (uint32_t)flags->hidden, (uint32_t)flags->intermediate,
+                             (uint32_t)flags->experts, (uint32_t)flags->group, (uint64_t)i + 1,
+                             &bench->source[i], &err);
         if (status == FERRUM_OK)
             status = ferrum_moe_layer_create(bench->runtime, &bench->source[i].desc,
                                              &bench->layer[i], &err);
@@ -320,16 +326,21 @@ static int check_flags(moe_flags_t *flags)
 
 int cli_bench_moe(int argc, const char **argv)
 {
-    moe_flags_t flags = {.hidden = 2048, .intermediate = 768, .experts = 128, .top_k = 8,
-                         .group = 128, .layers = 8, .seconds = 1.0};
+    moe_flags_t flags = {.hidden = 2048,
+                         .intermediate = 768,
+                         .experts = 128,
+                         .top_k = 8,
+                         .group = 128,
+                         .layers = 8,
+                         .seconds = 1.0};
     const struct poptOption table[] = {
         {"format", '\0', POPT_ARG_STRING, &flags.format, 0, "weight format (default q4_k)", "NAME"},
         {"hidden", '\0', POPT_ARG_INT, &flags.hidden, 0, "hidden size (2048)", "N"},
         {"intermediate", '\0', POPT_ARG_INT, &flags.intermediate, 0, "expert width (768)", "N"},
         {"experts", '\0', POPT_ARG_INT, &flags.experts, 0, "experts (128)", "N"},
         {"top-k", '\0', POPT_ARG_INT, &flags.top_k, 0, "experts per token (8)", "K"},
-        {"group", '\0', POPT_ARG_INT, &flags.group, 0,
-         "GPTQ group size, 0: per channel (128)", "N"},
+        {"group", '\0', POPT_ARG_INT, &flags.group, 0, "GPTQ group size, 0: per channel (128)",
+         "N"},
         {"tokens", '\0', POPT_ARG_STRING, &flags.tokens, 0, "token counts (1,8,32,128,512)",
          "LIST"},
         {"threads", 't', POPT_ARG_STRING, &flags.threads, 0, "thread counts (1)", "LIST"},

@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NO_FIELD = -1 };
+enum {
+    NO_FIELD = -1
+};
 
 /* Where a block keeps its f16 scales. */
 typedef struct scale_fields {
@@ -20,24 +22,24 @@ typedef struct scale_fields {
 } scale_fields_t;
 
 static const scale_fields_t fields[] = {
-    {FERRUM_FORMAT_Q4_0, 0, NO_FIELD, 0x1800},  {FERRUM_FORMAT_Q4_1, 0, 2, 0x1800},
-    {FERRUM_FORMAT_Q5_0, 0, NO_FIELD, 0x1400},  {FERRUM_FORMAT_Q5_1, 0, 2, 0x1400},
-    {FERRUM_FORMAT_Q8_0, 0, NO_FIELD, 0x0c00},  {FERRUM_FORMAT_Q2_K, 80, 82, 0x1800},
+    {FERRUM_FORMAT_Q4_0, 0, NO_FIELD, 0x1800},   {FERRUM_FORMAT_Q4_1, 0, 2, 0x1800},
+    {FERRUM_FORMAT_Q5_0, 0, NO_FIELD, 0x1400},   {FERRUM_FORMAT_Q5_1, 0, 2, 0x1400},
+    {FERRUM_FORMAT_Q8_0, 0, NO_FIELD, 0x0c00},   {FERRUM_FORMAT_Q2_K, 80, 82, 0x1800},
     {FERRUM_FORMAT_Q3_K, 108, NO_FIELD, 0x0c00}, {FERRUM_FORMAT_Q4_K, 0, 2, 0x0600},
-    {FERRUM_FORMAT_Q5_K, 0, 2, 0x0400},         {FERRUM_FORMAT_Q6_K, 208, NO_FIELD, 0x0100},
+    {FERRUM_FORMAT_Q5_K, 0, 2, 0x0400},          {FERRUM_FORMAT_Q6_K, 208, NO_FIELD, 0x0100},
     {FERRUM_FORMAT_IQ4_NL, 0, NO_FIELD, 0x0c00}, {FERRUM_FORMAT_IQ4_XS, 0, NO_FIELD, 0x0200},
 };
 
 static const bench_format_t formats[] = {
-    {"f32", FERRUM_FORMAT_F32, 0},     {"f16", FERRUM_FORMAT_F16, 0},
-    {"bf16", FERRUM_FORMAT_BF16, 0},   {"q4_0", FERRUM_FORMAT_Q4_0, 0},
-    {"q4_1", FERRUM_FORMAT_Q4_1, 0},   {"q5_0", FERRUM_FORMAT_Q5_0, 0},
-    {"q5_1", FERRUM_FORMAT_Q5_1, 0},   {"q8_0", FERRUM_FORMAT_Q8_0, 0},
-    {"q2_k", FERRUM_FORMAT_Q2_K, 0},   {"q3_k", FERRUM_FORMAT_Q3_K, 0},
-    {"q4_k", FERRUM_FORMAT_Q4_K, 0},   {"q5_k", FERRUM_FORMAT_Q5_K, 0},
-    {"q6_k", FERRUM_FORMAT_Q6_K, 0},   {"iq4_nl", FERRUM_FORMAT_IQ4_NL, 0},
+    {"f32", FERRUM_FORMAT_F32, 0},       {"f16", FERRUM_FORMAT_F16, 0},
+    {"bf16", FERRUM_FORMAT_BF16, 0},     {"q4_0", FERRUM_FORMAT_Q4_0, 0},
+    {"q4_1", FERRUM_FORMAT_Q4_1, 0},     {"q5_0", FERRUM_FORMAT_Q5_0, 0},
+    {"q5_1", FERRUM_FORMAT_Q5_1, 0},     {"q8_0", FERRUM_FORMAT_Q8_0, 0},
+    {"q2_k", FERRUM_FORMAT_Q2_K, 0},     {"q3_k", FERRUM_FORMAT_Q3_K, 0},
+    {"q4_k", FERRUM_FORMAT_Q4_K, 0},     {"q5_k", FERRUM_FORMAT_Q5_K, 0},
+    {"q6_k", FERRUM_FORMAT_Q6_K, 0},     {"iq4_nl", FERRUM_FORMAT_IQ4_NL, 0},
     {"iq4_xs", FERRUM_FORMAT_IQ4_XS, 0}, {"mxfp4", FERRUM_FORMAT_MXFP4, 0},
-    {"gptq4", FERRUM_FORMAT_GPTQ, 4},  {"gptq8", FERRUM_FORMAT_GPTQ, 8},
+    {"gptq4", FERRUM_FORMAT_GPTQ, 4},    {"gptq8", FERRUM_FORMAT_GPTQ, 8},
 };
 
 const bench_format_t *bench_format_find(const char *name)
@@ -148,9 +150,8 @@ static ferrum_status_t make_blocks(bench_layer_t *layer, int role, const bench_f
 }
 
 /* Memory of a role: per expert codes, then zeros, then f16 scales. */
-static ferrum_status_t make_gptq(bench_layer_t *layer, int role, uint32_t bits,
-                                 uint32_t group_size, uint32_t rows, uint32_t cols,
-                                 uint64_t *state, ferrum_error_t *err)
+static ferrum_status_t make_gptq(bench_layer_t *layer, int role, uint32_t bits, uint32_t group_size,
+                                 uint32_t rows, uint32_t cols, uint64_t *state, ferrum_error_t *err)
 {
     uint32_t experts = layer->desc.num_experts, per_word = 32 / bits;
     if (cols % per_word || rows % per_word || (group_size && cols % group_size))
@@ -158,7 +159,8 @@ static ferrum_status_t make_gptq(bench_layer_t *layer, int role, uint32_t bits,
                            "GPTQ with group %u does not divide %u inputs", group_size, cols);
     uint64_t groups = group_size ? cols / group_size : 1;
     uint64_t codes = (uint64_t)cols / per_word * rows, zeros = groups * (rows / per_word);
-    uint64_t scales = groups * rows, expert_bytes = codes * 4 + zeros * 4 + (scales * 2 + 3) / 4 * 4;
+    uint64_t scales = groups * rows,
+             expert_bytes = codes * 4 + zeros * 4 + (scales * 2 + 3) / 4 * 4;
     unsigned char *memory = malloc(expert_bytes * experts);
     layer->memory[role] = memory;
     layer->gptq[role] = calloc(experts, sizeof *layer->gptq[role]);

@@ -18,11 +18,11 @@
 /** Exit codes; a script may depend on them. */
 enum {
     CLI_OK = 0,
-    CLI_FAILED = 1,      /**< something else went wrong, such as an unwritable output */
-    CLI_USAGE = 2,       /**< wrong flags or arguments */
-    CLI_BACKEND = 3,     /**< no usable backend, plugin or device */
-    CLI_MODEL = 4,       /**< a model file is missing, broken or of an unsupported kind */
-    CLI_RESOURCES = 5,   /**< out of memory, KV blocks or another bounded resource */
+    CLI_FAILED = 1,    /**< something else went wrong, such as an unwritable output */
+    CLI_USAGE = 2,     /**< wrong flags or arguments */
+    CLI_BACKEND = 3,   /**< no usable backend, plugin or device */
+    CLI_MODEL = 4,     /**< a model file is missing, broken or of an unsupported kind */
+    CLI_RESOURCES = 5, /**< out of memory, KV blocks or another bounded resource */
     CLI_INTERRUPTED = 130
 };
 

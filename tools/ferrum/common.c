@@ -67,9 +67,9 @@ int cli_parse(int argc, const char **argv, const struct poptOption *table, const
         ;
     int result = CLI_OK;
     if (rc < -1) {
-        result = cli_error(CLI_USAGE, "%s: %s; ferrum %s --help lists the options",
-                           poptBadOption(context, POPT_BADOPTION_NOALIAS), poptStrerror(rc),
-                           argv[0]);
+        result =
+            cli_error(CLI_USAGE, "%s: %s; ferrum %s --help lists the options",
+                      poptBadOption(context, POPT_BADOPTION_NOALIAS), poptStrerror(rc), argv[0]);
     } else if (help) {
         poptPrintHelp(context, stdout, 0);
         *out_help = true;
@@ -150,7 +150,9 @@ static int draw_progress(void *arg, uint64_t done, uint64_t total)
 {
     progress_bar_t *bar = arg;
     if (isatty(STDERR_FILENO) && total > 0 && (cli_now() - bar->last > 0.1)) {
-        enum { WIDTH = 32 };
+        enum {
+            WIDTH = 32
+        };
         char text[24];
         int filled = (int)((double)done / (double)total * WIDTH);
         fprintf(stderr, "\rloading [%-*.*s] %3d %% of %s", WIDTH, filled,

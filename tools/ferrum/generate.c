@@ -178,13 +178,14 @@ int cli_generate(int argc, const char **argv)
 {
     generate_flags_t flags = {.tokens = 128, .seed = 0, .temperature = 0.8F, .top_p = 0.95F};
     const struct poptOption table[] = {
-        {"model", 'm', POPT_ARG_STRING, &flags.model, 0, "a .gguf file or a GPTQ directory", "PATH"},
+        {"model", 'm', POPT_ARG_STRING, &flags.model, 0, "a .gguf file or a GPTQ directory",
+         "PATH"},
         {"prompt", 'p', POPT_ARG_STRING, &flags.prompt, 0, "the prompt", "TEXT"},
         {"file", 'f', POPT_ARG_STRING, &flags.file, 0, "read the prompt from a file, - for stdin",
          "FILE"},
         {"tokens", 'n', POPT_ARG_INT, &flags.tokens, 0, "tokens to generate (default 128)", "N"},
-        {"temperature", '\0', POPT_ARG_FLOAT, &flags.temperature, 0,
-         "0 is greedy (default 0.8)", "T"},
+        {"temperature", '\0', POPT_ARG_FLOAT, &flags.temperature, 0, "0 is greedy (default 0.8)",
+         "T"},
         {"top-k", '\0', POPT_ARG_INT, &flags.top_k, 0, "keep the K likeliest (default 0: all)",
          "K"},
         {"top-p", '\0', POPT_ARG_FLOAT, &flags.top_p, 0,
@@ -200,8 +201,7 @@ int cli_generate(int argc, const char **argv)
          "positions to hold (default: FERRUM_KV_CAPACITY, else min(model, 512))", "N"},
         {"special", '\0', POPT_ARG_NONE, &flags.special, 0,
          "special tokens written in the prompt count as such", NULL},
-        {"ignore-end", '\0', POPT_ARG_NONE, &flags.ignore_end, 0, "go on after an end token",
-         NULL},
+        {"ignore-end", '\0', POPT_ARG_NONE, &flags.ignore_end, 0, "go on after an end token", NULL},
         {"no-echo", '\0', POPT_ARG_NONE, &flags.no_echo, 0, "print the continuation only", NULL},
         {"json", '\0', POPT_ARG_NONE, &flags.json, 0, "one JSON object with tokens and timings",
          NULL},

@@ -37,13 +37,12 @@ static ferrum_status_t device_facts(ferrum_module_t *module, ferrum_device_info_
 
 static json_t *candidate_json(const ferrum_candidate_t *found)
 {
-    json_t *object =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:[i,i], s:b, s:i}", "name",
-                  found->name, "path", found->path, "version", found->version, "description",
-                  found->description, "license", found->license, "summary", found->summary,
-                  "score", found->score, "devices", (int)found->device_count, "abi_minor",
-                  (int)found->abi_minor, (int)found->abi_minor_min, "pinned", (int)found->pinned,
-                  "status", found->status);
+    json_t *object = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:[i,i], s:b, s:i}", "name", found->name, "path",
+        found->path, "version", found->version, "description", found->description, "license",
+        found->license, "summary", found->summary, "score", found->score, "devices",
+        (int)found->device_count, "abi_minor", (int)found->abi_minor, (int)found->abi_minor_min,
+        "pinned", (int)found->pinned, "status", found->status);
     if (object != NULL && found->status != FERRUM_OK)
         json_object_set_new(object, "error", json_string(found->error.message));
     if (object != NULL && found->pinned)
@@ -62,8 +61,7 @@ static void print_candidate(const ferrum_candidate_t *found)
         printf("  refused  %s\n", found->error.message);
         return;
     }
-    printf("  score    %d%s\n", found->score,
-           found->score > 0 ? "" : " (never chosen by auto)");
+    printf("  score    %d%s\n", found->score, found->score > 0 ? "" : " (never chosen by auto)");
     if (found->summary[0])
         printf("  machine  %s\n", found->summary);
     if (found->pinned)
@@ -134,11 +132,10 @@ static void describe(ferrum_loader_t *loader, const ferrum_candidate_t *found, b
             if (status == FERRUM_OK)
                 json_object_set_new(
                     object, "device",
-                    json_pack("{s:s, s:s, s:s, s:I, s:I}", "name", info.name, "detail",
-                              info.detail, "activation_dtype",
-                              ferrum_dtype_name(info.activation_dtype), "memory_total_bytes",
-                              (json_int_t)info.memory_total_bytes, "memory_free_bytes",
-                              (json_int_t)info.memory_free_bytes));
+                    json_pack("{s:s, s:s, s:s, s:I, s:I}", "name", info.name, "detail", info.detail,
+                              "activation_dtype", ferrum_dtype_name(info.activation_dtype),
+                              "memory_total_bytes", (json_int_t)info.memory_total_bytes,
+                              "memory_free_bytes", (json_int_t)info.memory_free_bytes));
         } else {
             if (status == FERRUM_OK)
                 print_device(&info);
@@ -173,7 +170,8 @@ static int run(bool each, bool as_json)
         for (size_t i = 0; i < count; i++)
             describe(loader, &found[i], each, plugins);
         if (count == 0)
-            rc = cli_error(CLI_BACKEND, "no plugin found; set FERRUM_PLUGIN_PATH to their directory");
+            rc = cli_error(CLI_BACKEND,
+                           "no plugin found; set FERRUM_PLUGIN_PATH to their directory");
     }
     if (rc == CLI_OK && plugins != NULL) {
         json_dumpf(plugins, stdout, JSON_INDENT(2));

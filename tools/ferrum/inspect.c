@@ -11,7 +11,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { KV_POSITIONS = 4096, FORMATS = 64 };
+enum {
+    KV_POSITIONS = 4096,
+    FORMATS = 64
+};
 
 /* How much of the file each format takes. */
 typedef struct share {
@@ -52,7 +55,8 @@ static void format_dims(const uint64_t *dims, uint32_t count, char *out, size_t 
 /* Long arrays and texts are cut: a vocabulary does not belong on a terminal. */
 static void print_key(const ferrum_gguf_key_t *key)
 {
-    printf("  %-48.*s %-6s ", (int)key->name.length, key->name.data, ferrum_gguf_type_name(key->type));
+    printf("  %-48.*s %-6s ", (int)key->name.length, key->name.data,
+           ferrum_gguf_type_name(key->type));
     switch (key->type) {
     case FERRUM_GGUF_STRING: {
         ferrum_string_view_t text;
@@ -100,8 +104,8 @@ static void list_gguf(const ferrum_gguf_t *gguf, bool each, shares_t *shares)
         if (each) {
             char dims[96];
             format_dims(tensor->dims, tensor->dims_count, dims, sizeof dims);
-            print_tensor_line(tensor->name.data, (int)tensor->name.length,
-                              gguf_format_name(tensor), dims, tensor->bytes);
+            print_tensor_line(tensor->name.data, (int)tensor->name.length, gguf_format_name(tensor),
+                              dims, tensor->bytes);
         }
     }
 }
@@ -165,8 +169,7 @@ static void print_summary(const ferrum_model_config_t *config, const shares_t *s
     }
 }
 
-static int print_json(const char *path, const ferrum_model_config_t *config,
-                      const shares_t *shares)
+static int print_json(const char *path, const ferrum_model_config_t *config, const shares_t *shares)
 {
     json_t *formats = json_object();
     for (size_t i = 0; i < shares->count; i++)
@@ -179,8 +182,8 @@ static int print_json(const char *path, const ferrum_model_config_t *config,
         json_object_set_new(
             root, "config",
             json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I}",
-                      "architecture", config->architecture, "layers", (int)config->layers,
-                      "hidden", (int)config->hidden, "heads", (int)config->heads, "kv_heads",
+                      "architecture", config->architecture, "layers", (int)config->layers, "hidden",
+                      (int)config->hidden, "heads", (int)config->heads, "kv_heads",
                       (int)config->kv_heads, "head_dim", (int)config->head_dim, "vocab",
                       (int)config->vocab, "experts", (int)config->experts, "top_k",
                       (int)config->experts_used, "intermediate", (int)config->expert_intermediate,
@@ -277,8 +280,8 @@ int cli_inspect(int argc, const char **argv)
         rc = cli_error(CLI_MODEL, "%s: no such file or directory", path);
     } else {
         const char *dot = strrchr(path, '.');
-        bool tensors = dot != NULL &&
-                       (strcmp(dot, ".safetensors") == 0 || strcmp(dot, ".json") == 0);
+        bool tensors =
+            dot != NULL && (strcmp(dot, ".safetensors") == 0 || strcmp(dot, ".json") == 0);
         rc = S_ISDIR(file.st_mode) || tensors
                  ? inspect_safetensors(path, S_ISDIR(file.st_mode), each != 0, as_json != 0)
                  : inspect_gguf(path, each != 0, as_json != 0);
