@@ -114,7 +114,7 @@ ferrum_status_t ferrum_cpu_check_gptq(const ferrum_gptq_t *source, ferrum_error_
     FERRUM_TRY(check_zeros(source, err));
     for (uint64_t i = 0; source->g_idx && i < source->k; i++)
         if (load_u32(source->g_idx, i) >= group_count(source))
-            return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_RANGE,
+            return ferrum_fail(err, FERRUM_INVALID_INPUT, FERRUM_REASON_RANGE,
                                "GPTQ g_idx[%llu] is %d, outside [0, %u)", (unsigned long long)i,
                                load_i32(source->g_idx, i), group_count(source));
     return FERRUM_OK;
