@@ -214,11 +214,11 @@ static ferrum_status_t append_contiguous(ferrum_model_t *model, const ferrum_rop
         FERRUM_TRY(b->split_qkv_norm_rope(model->ctx, qkv, rope, s->q.buffer, k, v, rows, c->heads,
                                           c->kv_heads, c->head_dim, position, err));
     } else {
-        /* Buffers that are idle here hold the three before rotation. */
+        /* The three before rotation lie where a later one of these steps puts its result. */
         ferrum_rope_t key_rope = *rope, value_rope = *rope;
         key_rope.q_norm = rope->k_norm;
         value_rope.mode = FERRUM_ROPE_NONE;
-        ferrum_buffer_t *q_rows = s->attention.buffer, *k_rows = s->heads.buffer, *v_rows = k;
+        ferrum_buffer_t *q_rows = s->heads.buffer, *k_rows = s->q.buffer, *v_rows = k;
         FERRUM_TRY(b->split_qkv(model->ctx, qkv, q_rows, k_rows, v_rows, rows,
                                 ferrum_model_q_dim(model), ferrum_model_kv_dim(model), err));
         FERRUM_TRY(b->qk_norm_rope(model->ctx, v_rows, &value_rope, v, rows, c->kv_heads,

@@ -21,19 +21,33 @@ static uint32_t pick(uint64_t asked, uint64_t option, uint32_t otherwise)
     return value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
 }
 
-static ferrum_status_t open_tokenizer(ferrum_model_t *model, const char *path, ferrum_error_t *err)
+static ferrum_status_t read_tokenizer(ferrum_model_t *model, const char *path, ferrum_error_t *err)
 {
-    if (model->weights.gguf) {
-        if (!ferrum_gguf_find_key(model->weights.gguf, "tokenizer.ggml.model"))
-            return FERRUM_OK;
-        return ferrum_tokenizer_from_gguf(model->weights.gguf, &model->tokenizer, err);
-    }
     char name[PATH_MAX];
     struct stat facts;
-    int length = snprintf(name, sizeof name, "%s/tokenizer.json", path);
-    if (length < 0 || (size_t)length >= sizeof name || stat(name, &facts) != 0)
-        return FERRUM_OK;
-    return ferrum_tokenizer_from_json_file(name, &model->tokenizer, err);
+    if (model->weights.gguf) {
+        if (ferrum_gguf_find_key(model->weights.gguf, "tokenizer.ggml.model"))
+            return ferrum_tokenizer_from_gguf(model->weights.gguf, &model->tokenizer, err);
+    } else {
+        int length = snprintf(name, sizeof name, "%s/tokenizer.json", path);
+        if (length > 0 && (size_t)length < sizeof name && stat(name, &facts) == 0)
+            return ferrum_tokenizer_from_json_file(name, &model->tokenizer, err);
+    }
+    return ferrum_fail(err, FERRUM_NOT_FOUND, FERRUM_REASON_OTHER, "%.150s has no tokenizer", path);
+}
+
+/* A model without a usable tokenizer still computes logits: the reason is kept for whoever asks
+ * for text. */
+static ferrum_status_t open_tokenizer(ferrum_model_t *model, const char *path, ferrum_error_t *err)
+{
+    ferrum_error_t *why = &model->tokenizer_error;
+    *why = (ferrum_error_t)FERRUM_ERROR_INIT;
+    ferrum_status_t status = read_tokenizer(model, path, why);
+    if (status == FERRUM_OUT_OF_MEMORY)
+        return ferrum_fail(err, status, why->reason, "%s", why->message);
+    if (status != FERRUM_OK)
+        ferrum_ops_log(&model->ops, FERRUM_LOG_WARN, "text is not possible: %s", why->message);
+    return FERRUM_OK;
 }
 
 static ferrum_status_t open_kv(ferrum_model_t *model, const ferrum_model_options_t *asked,

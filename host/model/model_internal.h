@@ -89,7 +89,8 @@ struct ferrum_model {
 
     ferrum_weights_t weights;
     const ferrum_model_config_t *config; /**< inside weights */
-    ferrum_tokenizer_t *tokenizer;       /**< NULL: the files have none */
+    ferrum_tokenizer_t *tokenizer;       /**< NULL: none, for the following reason */
+    ferrum_error_t tokenizer_error;
     ferrum_matrix_t embedding;
     ferrum_model_layer_t *layers;
     ferrum_buffer_t *final_norm;

@@ -13,8 +13,8 @@ ferrum_status_t ferrum_model_encode(const ferrum_model_t *model, const char *tex
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_NULL,
                            "encoding needs a model, text and room for tokens");
     if (!model->tokenizer)
-        return ferrum_fail(err, FERRUM_NOT_FOUND, FERRUM_REASON_OTHER,
-                           "the model's files have no tokenizer");
+        return ferrum_fail(err, model->tokenizer_error.status, model->tokenizer_error.reason, "%s",
+                           model->tokenizer_error.message);
     ferrum_token_list_t list = {0};
     ferrum_encode_flags_t flags = FERRUM_ENCODE_ADD_BOS;
     if (parse_special)

@@ -102,7 +102,8 @@ FERRUM_API void ferrum_model_reset(ferrum_model_t *model);
  * @param out_tokens at least @p capacity entries
  * @param out_count  the number of tokens; also written with FERRUM_RESOURCE_EXHAUSTED, which says
  *                   that capacity is too small
- * Errors: INVALID_INPUT (not UTF-8), NOT_FOUND (the files have no tokenizer).
+ * Errors: INVALID_INPUT (not UTF-8), NOT_FOUND (the files have no tokenizer), or what made theirs
+ * unusable (CORRUPT, UNSUPPORTED: such a model opens, with a warning, and takes tokens only).
  * [any-thread] Since 1.0.
  */
 FERRUM_API ferrum_status_t ferrum_model_encode(const ferrum_model_t *model, const char *text,
