@@ -281,9 +281,9 @@ static ferrum_status_t run_lists(ferrum_context_t *ctx, const ferrum_stacked_exp
         return FERRUM_OUT_OF_MEMORY;
     for (uint32_t e = 0; e < weights->experts; e++) {
         const int32_t *list = lists->ids + (size_t)e * lists->max_per_expert;
+        ferrum_cpu_bucket_t bucket = {.matrix = e, .first = r, .count = (uint32_t)lists->tpe[e]};
         if (lists->tpe[e] > 0)
-            buckets[count++] =
-                (ferrum_cpu_bucket_t){.matrix = e, .first = r, .count = (uint32_t)lists->tpe[e]};
+            buckets[count++] = bucket;
         for (int32_t s = 0; s < lists->tpe[e]; s++, r++) {
             places.in[r] = (uint64_t)((uint32_t)list[s] / pairs_per_row) * weights->k;
             places.out[r] = (uint64_t)list[s] * weights->n;
