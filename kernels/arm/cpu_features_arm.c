@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Processor features on AArch64, as the kernel reports them to the process. */
+/* Processor features on AArch64, as Linux reports them to the process; none on other systems. */
 #include "kernels/kernels.h"
 
+#ifdef __linux__
 #include <sys/auxv.h>
 
 enum {
@@ -18,3 +19,9 @@ uint32_t ferrum_cpu_features(void)
         features |= FERRUM_CPU_NEON_I8MM;
     return features;
 }
+#else
+uint32_t ferrum_cpu_features(void)
+{
+    return 0;
+}
+#endif

@@ -40,8 +40,8 @@ void ferrum_vector_axpy_avx512(float s, const float *x, float *y, size_t n)
 static inline __m512 exp_vector(__m512 x)
 {
     x = _mm512_min_ps(_mm512_set1_ps(100.0f), _mm512_max_ps(_mm512_set1_ps(-110.0f), x));
-    const __m512 j = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f)),
-                                          _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m512 exponent = _mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f));
+    const __m512 j = _mm512_cvtepi32_ps(_mm512_cvtps_epi32(exponent));
     __m512 r = _mm512_fnmadd_ps(j, _mm512_set1_ps(0x1.62e430p-1f), x);
     r = _mm512_fnmadd_ps(j, _mm512_set1_ps(-0x1.05c610p-29f), r);
     __m512 q = _mm512_set1_ps(0x1.6a2352p-10f);
