@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: MIT
 
-# What every test may rely on. CC is for the scripts that compile something.
+# What every test may rely on. CC is for the scripts that compile something. Tests that ask for
+# impossible sizes want NULL, also from the allocator of a sanitizer.
 AM_TESTS_ENVIRONMENT = \
 	FERRUM_TEST_SRCDIR='$(abs_top_srcdir)'; export FERRUM_TEST_SRCDIR; \
 	FERRUM_TEST_BUILDDIR='$(abs_top_builddir)'; export FERRUM_TEST_BUILDDIR; \
 	FERRUM_PLUGIN_PATH='$(abs_top_builddir)/backends/cpu/.libs:$(abs_top_builddir)/backends/metal-stub/.libs'; \
 	export FERRUM_PLUGIN_PATH; \
 	CC='$(CC)'; export CC; \
-	CK_DEFAULT_TIMEOUT=300; export CK_DEFAULT_TIMEOUT;
+	CK_DEFAULT_TIMEOUT=300; export CK_DEFAULT_TIMEOUT; \
+	ASAN_OPTIONS=allocator_may_return_null=1; export ASAN_OPTIONS; \
+	TSAN_OPTIONS=allocator_may_return_null=1; export TSAN_OPTIONS;
 SH_LOG_COMPILER = $(SHELL)
 
 # Rules about the tree itself. They do not depend on how it is compiled, so once is enough.
