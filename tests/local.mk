@@ -72,3 +72,5 @@ include tests/model/local.mk
 include tests/golden/local.mk
 include tests/conformance/local.mk
 include tests/moe/local.mk
+include tests/formats/local.mk
+include tests/text/local.mk

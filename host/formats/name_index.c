@@ -26,8 +26,8 @@ static ferrum_name_slot_t *find_slot(const ferrum_name_index_t *index, ferrum_st
         ferrum_name_slot_t *slot = &index->slots[i];
         if (!slot->name)
             return slot;
-        if (slot->tag == tag && slot->length == name.length &&
-            memcmp(slot->name, name.data, name.length) == 0)
+        ferrum_string_view_t held = {slot->name, slot->length};
+        if (slot->tag == tag && ferrum_view_equal(held, name))
             return slot;
     }
 }

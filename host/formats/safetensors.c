@@ -148,7 +148,7 @@ static int compare_offsets(const void *a, const void *b)
     const ferrum_safetensors_tensor_t *y = *(const ferrum_safetensors_tensor_t *const *)b;
     if (x->offset != y->offset)
         return x->offset < y->offset ? -1 : 1;
-    return (x->bytes > y->bytes) - (x->bytes < y->bytes);
+    return 0;
 }
 
 /* Tensors from number `first` on belong to this shard: no two may share a byte. */
@@ -163,11 +163,13 @@ static ferrum_status_t check_overlaps(const header_t *header, uint32_t first)
         return ferrum_fail(header->err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_OTHER,
                            "%.120s: no memory to check %" PRIu32 " tensors", header->shard->path,
                            count);
+    uint32_t filled = 0;
     for (uint32_t i = 0; i < count; i++)
-        sorted[i] = &checkpoint->tensors[first + i];
-    qsort(sorted, count, sizeof *sorted, compare_offsets);
+        if (checkpoint->tensors[first + i].bytes)
+            sorted[filled++] = &checkpoint->tensors[first + i];
+    qsort(sorted, filled, sizeof *sorted, compare_offsets);
     ferrum_status_t status = FERRUM_OK;
-    for (uint32_t i = 1; i < count && status == FERRUM_OK; i++)
+    for (uint32_t i = 1; i < filled && status == FERRUM_OK; i++)
         if (sorted[i - 1]->offset + sorted[i - 1]->bytes > sorted[i]->offset)
             status = ferrum_fail(header->err, FERRUM_CORRUPT, FERRUM_REASON_RANGE,
                                  "%.60s: tensors %.70s and %.70s overlap", header->shard->path,
