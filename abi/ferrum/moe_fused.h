@@ -120,10 +120,13 @@ typedef struct ferrum_expert_ffn_info {
     uint64_t bytes;        /**< memory held for weights; mapped bytes not counted */
     uint64_t source_bytes; /**< bytes of the weights as given */
     char kernel[64];       /**< which kernels run: "avx512 q4_k/q6_k" */
+    float error_bound;     /**< stated bound of ||o-r||/||r|| per output row against f64 over the
+                                dequantised weights, before rounding to act */
+    uint32_t reserved;     /**< zero */
 } ferrum_expert_ffn_info_t;
 
 /** Frozen least size of ferrum_expert_ffn_info_t. */
-#define FERRUM_EXPERT_FFN_INFO_MIN_SIZE 104u
+#define FERRUM_EXPERT_FFN_INFO_MIN_SIZE 112u
 
 /** Flags of expert_ffn_forward. Unknown bits are refused. */
 enum {

@@ -138,12 +138,15 @@ typedef struct ferrum_linear_info {
     uint32_t in_features;  /**< K */
     uint32_t out_features; /**< N */
     ferrum_weight_format_t format;
-    uint32_t bits;  /**< GPTQ code width, else 0 */
-    uint64_t bytes; /**< memory held for the weights; 0 for a view or mapped weights */
+    uint32_t bits;     /**< GPTQ code width, else 0 */
+    uint64_t bytes;    /**< memory held for the weights; 0 for a view or mapped weights */
+    float error_bound; /**< stated bound of ||o-r||/||r|| per output row against f64 over the
+                            dequantised weights, before rounding to act */
+    uint32_t reserved; /**< zero */
 } ferrum_linear_info_t;
 
 /** Frozen least size of ferrum_linear_info_t. */
-#define FERRUM_LINEAR_INFO_MIN_SIZE 32u
+#define FERRUM_LINEAR_INFO_MIN_SIZE 40u
 
 /** Table of Linear. */
 typedef struct ferrum_linear_ops {
@@ -177,10 +180,13 @@ typedef struct ferrum_expert_stack_info {
     uint32_t bits;          /**< GPTQ code width, else 0 */
     uint32_t requires_vllm; /**< non-zero: only gemm_phase_vllm works (Marlin stacks) */
     uint64_t bytes;         /**< memory held for the weights; 0 when mapped */
+    float error_bound;      /**< stated bound of ||o-r||/||r|| per output row against f64 over the
+                                 dequantised weights, before rounding to act */
+    uint32_t reserved;      /**< zero */
 } ferrum_expert_stack_info_t;
 
 /** Frozen least size of ferrum_expert_stack_info_t. */
-#define FERRUM_EXPERT_STACK_INFO_MIN_SIZE 40u
+#define FERRUM_EXPERT_STACK_INFO_MIN_SIZE 48u
 
 /**
  * Table of StackedExperts. `ids` holds expert numbers for the gemv forms and pair ids for the gemm

@@ -159,6 +159,7 @@ ferrum_status_t ferrum_cpu_expert_ffn_info(const ferrum_expert_ffn_t *ffn,
         .bytes = ferrum_cpu_weights_bytes(&ffn->gate) + ferrum_cpu_weights_bytes(&ffn->up) +
                  ferrum_cpu_weights_bytes(&ffn->down),
         .source_bytes = ffn->gate.source_bytes + ffn->up.source_bytes + ffn->down.source_bytes,
+        .error_bound = FERRUM_CPU_F32_ERROR_BOUND,
     };
     format_name(&ffn->gate, gate);
     format_name(&ffn->up, up);

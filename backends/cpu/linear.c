@@ -59,6 +59,7 @@ ferrum_status_t ferrum_cpu_linear_info(const ferrum_linear_t *linear,
         .format = linear->format,
         .bits = linear->bits,
         .bytes = linear->bias.bytes,
+        .error_bound = FERRUM_CPU_F32_ERROR_BOUND,
     };
     for (uint32_t i = 0; i < linear->parts; i++)
         info.bytes += ferrum_cpu_weights_bytes(&linear->weights[i]);

@@ -48,6 +48,7 @@ ferrum_status_t ferrum_cpu_marlin_stack_info(const ferrum_marlin_stack_t *stack,
     FERRUM_CPU_CHECK_POINTER(stack, err);
     const ferrum_expert_stack_info_t info = {
         .head = FERRUM_HEAD(ferrum_expert_stack_info_t),
+        .error_bound = FERRUM_CPU_F32_ERROR_BOUND,
         .num_experts = stack->weights.experts,
         .n = stack->weights.n,
         .k = stack->weights.k,

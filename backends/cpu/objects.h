@@ -17,6 +17,9 @@
 
 #include <stdatomic.h>
 
+/** Stated error of a product by the f32 kernels: exact weights, f32 products and sums. */
+#define FERRUM_CPU_F32_ERROR_BOUND 5e-6F
+
 /** A block from the host's allocator; ptr NULL: none. */
 typedef struct ferrum_cpu_memory {
     void *ptr;

@@ -52,6 +52,7 @@ ferrum_status_t ferrum_cpu_stacked_experts_info(const ferrum_stacked_experts_t *
     FERRUM_CPU_CHECK_POINTER(stack, err);
     const ferrum_expert_stack_info_t info = {
         .head = FERRUM_HEAD(ferrum_expert_stack_info_t),
+        .error_bound = FERRUM_CPU_F32_ERROR_BOUND,
         .num_experts = stack->weights.experts,
         .n = stack->weights.n,
         .k = stack->weights.k,

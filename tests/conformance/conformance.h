@@ -77,6 +77,8 @@ bool cf_ok(cf_suite_t *suite, ferrum_status_t status, const ferrum_error_t *err)
 /** The call must have failed with @p expected (or be refused) and explained itself. */
 void cf_expect_error(cf_suite_t *suite, ferrum_status_t status, ferrum_status_t expected,
                      const ferrum_error_t *err);
+/** Allow the running case the error that an object's info states; it must state a sane one. */
+void cf_state_error(cf_suite_t *suite, double bound);
 /** Have cf_end call @p release on @p object. */
 void cf_own(cf_suite_t *suite, void *object, void (*release)(cf_suite_t *suite, void *object));
 /** Zeroed host memory until cf_end. */
@@ -111,7 +113,7 @@ void cf_expect_untouched(cf_suite_t *suite, cf_tensor_t *tensor);
 
 /**
  * Read @p out and compare rows of @p row values with @p reference:
- * ||out - reference|| <= factor * tolerance * ||reference|| + tiny, per row.
+ * ||out - reference|| <= (factor * tolerance + stated) * ||reference|| + tiny, per row.
  */
 void cf_expect_rows(cf_suite_t *suite, cf_tensor_t *out, const double *reference, uint64_t row,
                     double factor);

@@ -27,6 +27,9 @@ static ferrum_stacked_experts_t *load_stacked(cf_suite_t *suite, const cf_weight
                &err))
         return NULL;
     cf_own(suite, stack, release_stacked);
+    ferrum_expert_stack_info_t info = {.head = FERRUM_HEAD(ferrum_expert_stack_info_t)};
+    if (cf_ok(suite, suite->ql->stacked_experts->info(stack, &info, &err), &err))
+        cf_state_error(suite, (double)info.error_bound);
     return stack;
 }
 
@@ -212,6 +215,9 @@ static ferrum_marlin_stack_t *load_marlin(cf_suite_t *suite, const cf_weights_t 
                &err))
         return NULL;
     cf_own(suite, stack, release_marlin);
+    ferrum_expert_stack_info_t info = {.head = FERRUM_HEAD(ferrum_expert_stack_info_t)};
+    if (cf_ok(suite, suite->ql->marlin_stack->info(stack, &info, &err), &err))
+        cf_state_error(suite, (double)info.error_bound);
     return stack;
 }
 
@@ -322,7 +328,10 @@ static void view_case(cf_suite_t *suite, const cf_gptq_kind_t *kind, uint32_t of
         ferrum_status_t status =
             suite->ql->marlin_stack->make_expert_linear(stack, offset, n, NULL, &linear, &err);
         suite->ql->marlin_stack->release(stack);
-        if (cf_ok(suite, status, &err)) {
+        ferrum_linear_info_t info = {.head = FERRUM_HEAD(ferrum_linear_info_t)};
+        if (cf_ok(suite, status, &err) &&
+            cf_ok(suite, suite->ql->linear->info(linear, &info, &err), &err)) {
+            cf_state_error(suite, (double)info.error_bound);
             cf_tensor_t x = cf_input(suite, M * K, 1), y = cf_output(suite, M * (uint64_t)n);
             double *reference = cf_memory(suite, y.count * sizeof *reference);
             double all[N];

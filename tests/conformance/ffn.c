@@ -78,6 +78,9 @@ static bool create(cf_suite_t *suite, layer_t *l)
     if (!cf_ok(suite, suite->mf->expert_ffn_create(suite->device, &l->desc, &l->ffn, &err), &err))
         return false;
     cf_own(suite, l->ffn, release_ffn);
+    ferrum_expert_ffn_info_t info = {.head = FERRUM_HEAD(ferrum_expert_ffn_info_t)};
+    if (cf_ok(suite, suite->mf->expert_ffn_info(l->ffn, &info, &err), &err))
+        cf_state_error(suite, (double)info.error_bound);
     return true;
 }
 

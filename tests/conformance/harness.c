@@ -18,6 +18,7 @@ void cf_begin(cf_suite_t *suite, const char *fmt, ...)
     vsnprintf(suite->label, sizeof suite->label, fmt, args);
     va_end(args);
     suite->case_failed = suite->case_refused = false;
+    suite->stated = 0;
 }
 
 void cf_end(cf_suite_t *suite)
@@ -80,6 +81,14 @@ void cf_expect_error(cf_suite_t *suite, ferrum_status_t status, ferrum_status_t 
         cf_fail(suite, "error struct not filled as documented: status %d, \"%.80s\"", err->status,
                 err->message);
     }
+}
+
+void cf_state_error(cf_suite_t *suite, double bound)
+{
+    if (!(bound > 0 && bound <= 2e-2))
+        cf_fail(suite, "states an error bound of %g; it must lie in (0, 0.02]", bound);
+    else if (bound > suite->stated)
+        suite->stated = bound;
 }
 
 void cf_own(cf_suite_t *suite, void *object, void (*release)(cf_suite_t *suite, void *object))
@@ -268,10 +277,10 @@ void cf_expect_rows(cf_suite_t *suite, cf_tensor_t *out, const double *reference
             norm += reference[i] * reference[i];
         }
         /* Not "diff > bound": a NaN must fail too. */
-        if (!(sqrt(diff) <= factor * suite->tolerance * sqrt(norm) + 1e-6)) {
+        double allowed = factor * suite->tolerance + suite->stated;
+        if (!(sqrt(diff) <= allowed * sqrt(norm) + 1e-6)) {
             cf_fail(suite, "row %llu is off by %.3g of %.3g (allowed %.3g of it)",
-                    (unsigned long long)(start / row), sqrt(diff), sqrt(norm),
-                    factor * suite->tolerance);
+                    (unsigned long long)(start / row), sqrt(diff), sqrt(norm), allowed);
             return;
         }
     }

@@ -23,6 +23,15 @@ static bool loaded(cf_suite_t *suite, const ferrum_problem_t *problem, ferrum_st
     return cf_ok(suite, status, err);
 }
 
+static void own_linear(cf_suite_t *suite, ferrum_linear_t *linear)
+{
+    ferrum_error_t err = FERRUM_ERROR_INIT;
+    ferrum_linear_info_t info = {.head = FERRUM_HEAD(ferrum_linear_info_t)};
+    cf_own(suite, linear, release_linear);
+    if (cf_ok(suite, suite->ql->linear->info(linear, &info, &err), &err))
+        cf_state_error(suite, (double)info.error_bound);
+}
+
 static void check_forward(cf_suite_t *suite, const ferrum_linear_t *linear,
                           const cf_weights_t *weights, uint32_t m, double factor)
 {
@@ -55,7 +64,7 @@ static void check_forward(cf_suite_t *suite, const ferrum_linear_t *linear,
             diff += d * d;
             norm += r * r;
         }
-        if (!(sqrt(diff) <= factor * suite->tolerance * sqrt(norm) + 1e-6)) {
+        if (!(sqrt(diff) <= (factor * suite->tolerance + suite->stated) * sqrt(norm) + 1e-6)) {
             cf_fail(suite, "row %u of %u is off by %.3g of %.3g", t, m, sqrt(diff), sqrt(norm));
             return;
         }
@@ -79,7 +88,7 @@ static void block_case(cf_suite_t *suite, ferrum_weight_format_t format, uint32_
     ferrum_status_t status =
         suite->ql->load_quant(suite->device, &weights.gguf, NULL, &linear, &err);
     if (loaded(suite, &problem, status, &err)) {
-        cf_own(suite, linear, release_linear);
+        own_linear(suite, linear);
         ferrum_linear_info_t info = {.head = FERRUM_HEAD(ferrum_linear_info_t)};
         if (cf_ok(suite, suite->ql->linear->info(linear, &info, &err), &err) &&
             (info.in_features != k || info.out_features != n || info.format != format))
@@ -113,7 +122,7 @@ static void bias_and_fused_cases(cf_suite_t *suite)
             reference[t * N1 + i] += (double)bias[i];
     }
     if (cf_ok(suite, suite->ql->load_quant(suite->device, &a.gguf, bias, &linear, &err), &err)) {
-        cf_own(suite, linear, release_linear);
+        own_linear(suite, linear);
         if (cf_ok(suite,
                   suite->ql->linear->forward(suite->ctx, linear, x.buffer, 0, y.buffer, 0, M, &err),
                   &err))
@@ -131,7 +140,7 @@ static void bias_and_fused_cases(cf_suite_t *suite)
         cf_ref_matvec(&b, 0, x.v + t * K, reference + t * (N1 + N2) + N1);
     }
     if (cf_ok(suite, suite->ql->load_quant_fused(suite->device, parts, 2, &linear, &err), &err)) {
-        cf_own(suite, linear, release_linear);
+        own_linear(suite, linear);
         if (cf_ok(suite,
                   suite->ql->linear->forward(suite->ctx, linear, x.buffer, 0, y.buffer, 0, M, &err),
                   &err))
@@ -231,7 +240,7 @@ static void gptq_case(cf_suite_t *suite, const cf_gptq_kind_t *kind, uint32_t n,
                                 .activation_dtype = suite->info.activation_dtype};
     ferrum_status_t status = suite->ql->load_gptq(suite->device, &weights.gptq[0], &linear, &err);
     if (loaded(suite, &problem, status, &err)) {
-        cf_own(suite, linear, release_linear);
+        own_linear(suite, linear);
         check_forward(suite, linear, &weights, m, 4);
     }
     cf_end(suite);
