@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: MIT
-# The runtime and the MoE orchestration.
+# The runtime and the MoE orchestration. Tests in moe_plugin_tests open the cpu plugin and skip
+# themselves where it was not built.
 if HAVE_CHECK
 moe_unit_tests = \
 	tests/moe/test_bucket_plan \
 	tests/moe/test_executor \
 	tests/moe/test_options \
 	tests/moe/test_router
+moe_plugin_tests = \
+	tests/moe/test_experts \
+	tests/moe/test_paths
 
-check_PROGRAMS += $(moe_unit_tests)
-TESTS += $(moe_unit_tests)
-THREADED_TESTS += tests/moe/test_executor
+check_PROGRAMS += $(moe_unit_tests) $(moe_plugin_tests)
+TESTS += $(moe_unit_tests) $(moe_plugin_tests)
+THREADED_TESTS += tests/moe/test_executor tests/moe/test_paths
+check_LTLIBRARIES += tests/moe/libfixture.la
 
 # Internals are not exported by libferrum.so, so tests link what it is made of.
 moe_tests_cppflags = $(host_cppflags) $(CHECK_CFLAGS)
@@ -20,14 +25,25 @@ moe_tests_ldadd = \
 	host/formats/libferrum-formats.la \
 	plugin/libferrum-plugin.la \
 	$(CHECK_LIBS)
+moe_plugin_tests_ldadd = \
+	tests/moe/libfixture.la \
+	tests/kernels/libfixture.la \
+	host/reference/libferrum-reference.la \
+	$(moe_tests_ldadd)
+
+tests_moe_libfixture_la_CPPFLAGS = $(moe_tests_cppflags)
+tests_moe_libfixture_la_SOURCES = tests/moe/fixture.c tests/moe/fixture.h tests/moe/random.h
 
 tests_moe_test_bucket_plan_CPPFLAGS = $(moe_tests_cppflags)
 tests_moe_test_bucket_plan_LDADD = $(moe_tests_ldadd)
-tests_moe_test_bucket_plan_SOURCES = tests/moe/test_bucket_plan.c tests/moe/random.h
 tests_moe_test_executor_CPPFLAGS = $(moe_tests_cppflags)
 tests_moe_test_executor_LDADD = $(moe_tests_ldadd)
+tests_moe_test_experts_CPPFLAGS = $(moe_tests_cppflags)
+tests_moe_test_experts_LDADD = $(moe_plugin_tests_ldadd)
 tests_moe_test_options_CPPFLAGS = $(moe_tests_cppflags)
 tests_moe_test_options_LDADD = $(moe_tests_ldadd)
+tests_moe_test_paths_CPPFLAGS = $(moe_tests_cppflags)
+tests_moe_test_paths_LDADD = $(moe_plugin_tests_ldadd)
 tests_moe_test_router_CPPFLAGS = $(moe_tests_cppflags)
 tests_moe_test_router_LDADD = $(moe_tests_ldadd)
 endif
