@@ -50,6 +50,7 @@ typedef struct cf_suite {
     ferrum_device_info_t info;
     ferrum_context_t *ctx;
     double tolerance; /**< relative, for one rounded output of this activation dtype */
+    double stated;    /**< error that the weights object of the running case states */
     uint64_t random;
     bool verbose;
 
