@@ -356,6 +356,7 @@ typedef struct ferrum_quant_llm_ops {
     /* ---- weight loaders ---- */
 
     /** A Linear from one GGUF matrix (experts == 1). @p bias host f32 [rows], copied, or NULL.
+     *  Errors: INVALID_ARGUMENT (bytes or shape, unknown flags), UNSUPPORTED with a reason.
      *  [any-thread] Since 1.0. */
     ferrum_status_t (*load_quant)(ferrum_device_t *device, const ferrum_gguf_weights_t *weights,
                                   const float *bias, ferrum_linear_t **out_linear,
@@ -370,7 +371,8 @@ typedef struct ferrum_quant_llm_ops {
                                           const ferrum_gguf_weights_t *weights,
                                           ferrum_stacked_experts_t **out_stack,
                                           ferrum_error_t *err);
-    /** A Linear from one GPTQ matrix. [any-thread] Since 1.0. */
+    /** A Linear from one GPTQ matrix. Errors: INVALID_ARGUMENT (a count, shape, group size or g_idx
+     *  entry that contradicts the others), UNSUPPORTED with a reason. [any-thread] Since 1.0. */
     ferrum_status_t (*load_gptq)(ferrum_device_t *device, const ferrum_gptq_t *weights,
                                  ferrum_linear_t **out_linear, ferrum_error_t *err);
     /**
