@@ -9,11 +9,13 @@ moe_unit_tests = \
 	tests/moe/test_router
 moe_plugin_tests = \
 	tests/moe/test_experts \
-	tests/moe/test_paths
+	tests/moe/test_layer \
+	tests/moe/test_paths \
+	tests/moe/test_steady
 
 check_PROGRAMS += $(moe_unit_tests) $(moe_plugin_tests)
 TESTS += $(moe_unit_tests) $(moe_plugin_tests)
-THREADED_TESTS += tests/moe/test_executor tests/moe/test_paths
+THREADED_TESTS += tests/moe/test_executor tests/moe/test_layer tests/moe/test_paths
 check_LTLIBRARIES += tests/moe/libfixture.la
 
 # Internals are not exported by libferrum.so, so tests link what it is made of.
@@ -40,10 +42,20 @@ tests_moe_test_executor_CPPFLAGS = $(moe_tests_cppflags)
 tests_moe_test_executor_LDADD = $(moe_tests_ldadd)
 tests_moe_test_experts_CPPFLAGS = $(moe_tests_cppflags)
 tests_moe_test_experts_LDADD = $(moe_plugin_tests_ldadd)
+tests_moe_test_layer_CPPFLAGS = $(moe_tests_cppflags)
+tests_moe_test_layer_LDADD = $(moe_plugin_tests_ldadd)
 tests_moe_test_options_CPPFLAGS = $(moe_tests_cppflags)
 tests_moe_test_options_LDADD = $(moe_tests_ldadd)
 tests_moe_test_paths_CPPFLAGS = $(moe_tests_cppflags)
 tests_moe_test_paths_LDADD = $(moe_plugin_tests_ldadd)
 tests_moe_test_router_CPPFLAGS = $(moe_tests_cppflags)
 tests_moe_test_router_LDADD = $(moe_tests_ldadd)
+tests_moe_test_steady_CPPFLAGS = $(moe_tests_cppflags)
+tests_moe_test_steady_LDADD = $(moe_plugin_tests_ldadd)
 endif
+
+# The example that users compile against the installed library, here against the built one.
+check_PROGRAMS += docs/examples/moe_layer
+TESTS += docs/examples/moe_layer
+docs_examples_moe_layer_CPPFLAGS = $(host_cppflags)
+docs_examples_moe_layer_LDADD = libferrum.la
