@@ -57,9 +57,15 @@ static ferrum_status_t check_rela(const ferrum_elf_t *elf, unsigned table, unsig
     if (elf->tags[bytes] % sizeof(Elf64_Rela) != 0 ||
         !ferrum_elf_locate(elf, elf->tags[table], elf->tags[bytes], &offset))
         return ferrum_elf_corrupt(elf, "relocation table");
-    for (uint64_t i = 0; i < elf->tags[bytes] / sizeof(Elf64_Rela); i++) {
+    uint64_t count = elf->tags[bytes] / sizeof(Elf64_Rela);
+    uint64_t relative = table == DT_RELA ? elf->tags[FERRUM_ELF_RELACOUNT] : 0;
+    if (relative > count)
+        return ferrum_elf_corrupt(elf, "relocation table");
+    for (uint64_t i = 0; i < count; i++) {
         Elf64_Rela rela;
         (void)ferrum_elf_fetch(elf, offset + i * sizeof rela, &rela, sizeof rela);
+        if (i < relative && ELF64_R_TYPE(rela.r_info) != RELATIVE)
+            return ferrum_elf_corrupt(elf, "order of relocations");
         FERRUM_TRY(check_relocation(elf, &rela));
     }
     return FERRUM_OK;
@@ -203,16 +209,78 @@ static ferrum_status_t check_functions(const ferrum_elf_t *elf)
     return FERRUM_OK;
 }
 
+static bool covers(const ferrum_elf_t *elf, unsigned table, unsigned bytes, const Elf64_Shdr *s)
+{
+    return elf->has_tag[table] && s->sh_addr >= elf->tags[table] &&
+           s->sh_addr + s->sh_size <= elf->tags[table] + elf->tags[bytes];
+}
+
+/* Sections, where there are any, must agree with the dynamic section: whoever strips or edits a
+ * file keeps both or drops the former. */
+static bool section_agrees(const ferrum_elf_t *elf, const Elf64_Shdr *s)
+{
+    switch (s->sh_type) {
+    case SHT_INIT_ARRAY:
+        return elf->tags[DT_INIT_ARRAY] == s->sh_addr && elf->tags[DT_INIT_ARRAYSZ] == s->sh_size;
+    case SHT_FINI_ARRAY:
+        return elf->tags[DT_FINI_ARRAY] == s->sh_addr && elf->tags[DT_FINI_ARRAYSZ] == s->sh_size;
+    case SHT_DYNSYM:
+        return elf->tags[DT_SYMTAB] == s->sh_addr &&
+               elf->symbol_count <= s->sh_size / sizeof(Elf64_Sym);
+    case SHT_GNU_HASH:
+        return elf->tags[FERRUM_ELF_GNU_HASH] == s->sh_addr;
+    case SHT_GNU_versym:
+        return elf->tags[FERRUM_ELF_VERSYM] == s->sh_addr;
+    case SHT_GNU_verneed:
+        return elf->tags[FERRUM_ELF_VERNEED] == s->sh_addr;
+    case SHT_RELA:
+        return covers(elf, DT_RELA, DT_RELASZ, s) || covers(elf, DT_JMPREL, DT_PLTRELSZ, s);
+    default:
+        return true;
+    }
+}
+
+static ferrum_status_t check_sections(const ferrum_elf_t *elf)
+{
+    for (unsigned i = 0; i < elf->head.e_shnum; i++) {
+        Elf64_Shdr section;
+        (void)ferrum_elf_fetch(elf, elf->head.e_shoff + i * sizeof section, &section,
+                               sizeof section);
+        if ((section.sh_flags & SHF_ALLOC) && section.sh_size > 0 && !section_agrees(elf, &section))
+            return ferrum_elf_corrupt(elf, "sections and dynamic section differ");
+    }
+    return FERRUM_OK;
+}
+
+/* The dynamic linker takes the second for granted where the first is. */
+static const unsigned pairs[][2] = {
+    {DT_JMPREL, DT_PLTREL},
+    {DT_JMPREL, DT_PLTRELSZ},
+    {DT_RELA, DT_RELASZ},
+    {DT_RELA, DT_RELAENT},
+    {DT_RELR, DT_RELRSZ},
+    {DT_RELR, DT_RELRENT},
+    {DT_INIT_ARRAY, DT_INIT_ARRAYSZ},
+    {DT_FINI_ARRAY, DT_FINI_ARRAYSZ},
+    {FERRUM_ELF_VERNEED, FERRUM_ELF_VERNEEDNUM},
+    {FERRUM_ELF_VERNEED, FERRUM_ELF_VERSYM},
+    {FERRUM_ELF_VERDEF, FERRUM_ELF_VERDEFNUM},
+    {FERRUM_ELF_VERDEF, FERRUM_ELF_VERSYM},
+};
+
 ferrum_status_t ferrum_elf_check_links(const ferrum_elf_t *elf)
 {
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
+        if (elf->has_tag[pairs[i][0]] && !elf->has_tag[pairs[i][1]])
+            return ferrum_elf_corrupt(elf, "the dynamic section lacks a tag");
     if ((elf->has_tag[DT_PLTREL] && elf->tags[DT_PLTREL] != DT_RELA) || elf->has_tag[DT_REL] ||
         (elf->has_tag[DT_RELA] && elf->tags[DT_RELAENT] != sizeof(Elf64_Rela)) ||
-        (elf->has_tag[DT_JMPREL] && !elf->has_tag[DT_PLTREL]) ||
         (elf->has_tag[DT_PLTGOT] && !ferrum_elf_in_memory(elf, elf->tags[DT_PLTGOT], 8, PF_W)))
         return ferrum_elf_corrupt(elf, "relocation format");
     if (elf->has_tag[DT_TEXTREL] || (elf->tags[DT_FLAGS] & DF_TEXTREL))
         return ferrum_fail(elf->err, FERRUM_BAD_PLUGIN, FERRUM_REASON_OTHER,
                            "%s has text relocations; compile it with -fPIC", elf->path);
+    FERRUM_TRY(check_sections(elf));
     FERRUM_TRY(check_functions(elf));
     FERRUM_TRY(check_rela(elf, DT_RELA, DT_RELASZ));
     FERRUM_TRY(check_rela(elf, DT_JMPREL, DT_PLTRELSZ));

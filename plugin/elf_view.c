@@ -117,7 +117,7 @@ static ferrum_status_t add_load(ferrum_elf_t *elf, const Elf64_Phdr *load)
         return ferrum_elf_corrupt(elf, "too many segments");
     if (load->p_offset > elf->size || load->p_filesz > elf->size - load->p_offset)
         return ferrum_elf_corrupt(elf, "a segment ends beyond the file");
-    if (load->p_filesz > load->p_memsz || load->p_vaddr >> 46 || load->p_memsz >> 46 ||
+    if (load->p_filesz > load->p_memsz || load->p_vaddr >> 32 || load->p_memsz >> 32 ||
         load->p_align < 4096 || (load->p_align & (load->p_align - 1)) != 0 || load->p_align >> 30 ||
         ((load->p_vaddr - load->p_offset) & (load->p_align - 1)) != 0 ||
         (before && load->p_vaddr < before->p_vaddr + before->p_memsz))
@@ -225,6 +225,28 @@ static ferrum_status_t parse_segments(ferrum_elf_t *elf)
     return FERRUM_OK;
 }
 
+/* Sections, where there are any, must agree with the segments that will be mapped. */
+static ferrum_status_t check_sections(const ferrum_elf_t *elf)
+{
+    for (unsigned i = 0; i < elf->head.e_shnum; i++) {
+        Elf64_Shdr section;
+        (void)ferrum_elf_fetch(elf, elf->head.e_shoff + i * sizeof section, &section,
+                               sizeof section);
+        if (!(section.sh_flags & SHF_ALLOC) || (section.sh_flags & SHF_TLS))
+            continue;
+        uint32_t flags = (section.sh_flags & SHF_WRITE ? PF_W : 0u) |
+                         (section.sh_flags & SHF_EXECINSTR ? PF_X : 0u) | PF_R;
+        uint64_t offset;
+        if (section.sh_size > 0 &&
+            (!ferrum_elf_in_memory(elf, section.sh_addr, section.sh_size, flags) ||
+             (section.sh_type != SHT_NOBITS &&
+              (!ferrum_elf_locate(elf, section.sh_addr, section.sh_size, &offset) ||
+               offset != section.sh_offset))))
+            return ferrum_elf_corrupt(elf, "sections and segments differ");
+    }
+    return FERRUM_OK;
+}
+
 /* ---- dynamic section ---- */
 
 /* Where the view keeps a tag, or FERRUM_ELF_TAGS. */
@@ -245,6 +267,8 @@ static unsigned slot_of(Elf64_Sxword tag)
         return FERRUM_ELF_VERNEED;
     case DT_VERNEEDNUM:
         return FERRUM_ELF_VERNEEDNUM;
+    case DT_RELACOUNT:
+        return FERRUM_ELF_RELACOUNT;
     case DT_FLAGS_1:
         return FERRUM_ELF_FLAGS_1;
     default:
@@ -332,6 +356,24 @@ static bool count_by_gnu_hash(ferrum_elf_t *elf)
     return true;
 }
 
+/* An import is looked up elsewhere, which a local or hidden one would not be; a function lies
+ * within the plugin. */
+static bool is_sound_symbol(const ferrum_elf_t *elf, Elf64_Sym symbol)
+{
+    unsigned type = ELF64_ST_TYPE(symbol.st_info);
+    if (!ferrum_elf_string(elf, symbol.st_name))
+        return false;
+    if (symbol.st_shndx == SHN_UNDEF)
+        return ELF64_ST_BIND(symbol.st_info) != STB_LOCAL &&
+               ELF64_ST_VISIBILITY(symbol.st_other) == STV_DEFAULT;
+    if (type == STT_GNU_IFUNC) /* its resolver would run while it is being loaded */
+        return false;
+    if (type == STT_FUNC)
+        return ferrum_elf_in_memory(elf, symbol.st_value, 1, PF_X);
+    return type != STT_NOTYPE || symbol.st_shndx == SHN_ABS ||
+           (symbol.st_value != 0 && ferrum_elf_in_memory(elf, symbol.st_value, 0, 0));
+}
+
 static ferrum_status_t parse_symbols(ferrum_elf_t *elf)
 {
     bool counted = elf->has_tag[FERRUM_ELF_GNU_HASH] ? count_by_gnu_hash(elf)
@@ -343,9 +385,12 @@ static ferrum_status_t parse_symbols(ferrum_elf_t *elf)
         !ferrum_elf_locate(elf, elf->tags[DT_SYMTAB], elf->symbol_count * sizeof(Elf64_Sym),
                            &elf->symbols))
         return ferrum_elf_corrupt(elf, "symbol table");
-    for (uint64_t i = 0; i < elf->symbol_count; i++)
-        if (!ferrum_elf_string(elf, ferrum_elf_symbol(elf, i).st_name))
-            return ferrum_elf_corrupt(elf, "symbol name");
+    const Elf64_Sym none = {0}, first = ferrum_elf_symbol(elf, 0);
+    if (memcmp(&first, &none, sizeof none) != 0)
+        return ferrum_elf_corrupt(elf, "the symbol of number 0");
+    for (uint64_t i = 1; i < elf->symbol_count; i++)
+        if (!is_sound_symbol(elf, ferrum_elf_symbol(elf, i)))
+            return ferrum_elf_corrupt(elf, "a symbol");
     return FERRUM_OK;
 }
 
@@ -359,6 +404,7 @@ ferrum_status_t ferrum_elf_parse(ferrum_elf_t *out_elf, const void *bytes, uint6
     out_elf->err = err;
     FERRUM_TRY(parse_head(out_elf));
     FERRUM_TRY(parse_segments(out_elf));
+    FERRUM_TRY(check_sections(out_elf));
     FERRUM_TRY(parse_dynamic(out_elf));
     return parse_symbols(out_elf);
 }

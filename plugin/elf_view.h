@@ -24,6 +24,7 @@ enum ferrum_elf_gnu_tag {
     FERRUM_ELF_VERNEED,
     FERRUM_ELF_VERNEEDNUM,
     FERRUM_ELF_FLAGS_1,
+    FERRUM_ELF_RELACOUNT,
     FERRUM_ELF_TAGS
 };
 

@@ -51,8 +51,6 @@ static const ferrum_option_info_t table[] = {
     {"FERRUM_MOE_LOAD_TRACE", FERRUM_OPTION_IF_PRESENT, "",
      "Log which form each layer's experts are loaded in"},
     {"FERRUM_MOE_PATH", FERRUM_OPTION_TEXT, "auto",
-     "How experts are run: auto, expert_ffn, bucketed, stacked or per-pair"},
-    {"FERRUM_MOE_PATH", FERRUM_OPTION_TEXT, "auto",
      "Path through MoE layers: auto, expert_ffn, bucketed, stacked or per-pair"},
     {"FERRUM_MOE_PREFILL_THRESHOLD", FERRUM_OPTION_UINT, "32",
      "Requests from which batched decode uses the GEMM path of prefill"},

@@ -74,3 +74,4 @@ include tests/conformance/local.mk
 include tests/moe/local.mk
 include tests/formats/local.mk
 include tests/text/local.mk
+include tests/loader/local.mk
