@@ -75,3 +75,4 @@ include tests/moe/local.mk
 include tests/formats/local.mk
 include tests/text/local.mk
 include tests/loader/local.mk
+include tests/cli/local.mk

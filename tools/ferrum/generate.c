@@ -4,6 +4,7 @@
 #include "tools/ferrum/cli.h"
 
 #include <errno.h>
+#include <ferrum/util.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -20,7 +21,9 @@ typedef struct generate_flags {
 /* What the token callback needs. */
 typedef struct sink {
     bool json;
-    bool broken; /* stdout could not be written */
+    bool broken;      /* stdout could not be written */
+    const char *echo; /* the prompt, until it has been printed; NULL: nothing to print */
+    size_t echo_bytes;
     char *text;
     size_t text_bytes, text_capacity;
     json_t *tokens;
@@ -42,14 +45,23 @@ static bool sink_append(sink_t *sink, const char *text, size_t bytes)
     return true;
 }
 
+/* The prompt goes out with the first token, so that a failing prefill prints nothing. */
+static void print_echo(sink_t *sink)
+{
+    if (sink->echo != NULL && fwrite(sink->echo, 1, sink->echo_bytes, stdout) != sink->echo_bytes)
+        sink->broken = true;
+    sink->echo = NULL;
+}
+
 static int on_token(void *arg, uint32_t token, const char *text, size_t bytes)
 {
     sink_t *sink = arg;
+    print_echo(sink);
     if (sink->json) {
         if (json_array_append_new(sink->tokens, json_integer(token)) != 0 ||
             !sink_append(sink, text, bytes))
             return 1;
-    } else if (fwrite(text, 1, bytes, stdout) != bytes || fflush(stdout) != 0) {
+    } else if (sink->broken || fwrite(text, 1, bytes, stdout) != bytes || fflush(stdout) != 0) {
         sink->broken = true;
         return 1;
     }
@@ -92,6 +104,21 @@ static ferrum_status_t encode(const ferrum_model_t *model, const char *text, siz
         free(tokens);
     else
         *out_tokens = tokens;
+    return status;
+}
+
+/* Said before the first token and not after the last one that fits. */
+static ferrum_status_t check_room(const ferrum_model_t *model, size_t prompt, int tokens,
+                                  ferrum_error_t *err)
+{
+    ferrum_model_info_t info = {.head = FERRUM_HEAD(ferrum_model_info_t)};
+    ferrum_status_t status = ferrum_model_get_info(model, &info, err);
+    size_t need = prompt + (tokens > 0 ? (size_t)tokens - 1 : 0);
+    if (status == FERRUM_OK && need > info.kv_capacity)
+        status = ferrum_fail(err, FERRUM_RESOURCE_EXHAUSTED, FERRUM_REASON_LENGTH,
+                             "%zu prompt tokens and -n %d need %zu positions, the cache has a "
+                             "capacity of %u; raise --kv-capacity (the model allows %u)",
+                             prompt, tokens, need, info.kv_capacity, info.context_length);
     return status;
 }
 
@@ -148,11 +175,16 @@ static int run(const generate_flags_t *flags, const char *prompt, size_t prompt_
             .seed = (uint64_t)flags->seed,
             .ignore_end = (uint32_t)flags->ignore_end,
         };
-        if (!flags->json && !flags->no_echo)
-            sink.broken = fwrite(prompt, 1, prompt_bytes, stdout) != prompt_bytes;
-        if (!sink.broken)
+        if (!flags->json && !flags->no_echo) {
+            sink.echo = prompt;
+            sink.echo_bytes = prompt_bytes;
+        }
+        status = check_room(model, count, flags->tokens, &err);
+        if (status == FERRUM_OK)
             status = ferrum_generate(model, 0, tokens, (uint32_t)count, &options, on_token, &sink,
                                      &result, &err);
+        if (status == FERRUM_OK)
+            print_echo(&sink);
     }
     if (status != FERRUM_OK)
         rc = cli_fail(&err, status, CLI_FAILED);

@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: MIT
+TESTS += tests/cli/cli.sh
+dist_check_SCRIPTS += tests/cli/cli.sh
