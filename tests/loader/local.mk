@@ -48,6 +48,7 @@ tests_loader_fixture_gomp_la_LIBADD = -lgomp
 if HAVE_CHECK
 loader_tests = \
 	tests/loader/test_bad_files \
+	tests/loader/test_compose \
 	tests/loader/test_faults \
 	tests/loader/test_open \
 	tests/loader/test_options \
@@ -68,6 +69,8 @@ tests_loader_libferrum_loader_test_la_SOURCES = tests/loader/support.c tests/loa
 
 tests_loader_test_bad_files_CPPFLAGS = $(loader_tests_cppflags)
 tests_loader_test_bad_files_LDADD = $(loader_tests_ldadd)
+tests_loader_test_compose_CPPFLAGS = $(loader_tests_cppflags)
+tests_loader_test_compose_LDADD = $(loader_tests_ldadd) -lm
 tests_loader_test_faults_CPPFLAGS = $(loader_tests_cppflags)
 tests_loader_test_faults_LDADD = $(loader_tests_ldadd)
 tests_loader_test_open_CPPFLAGS = $(loader_tests_cppflags)

@@ -1,0 +1,571 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * expert_ffn composed of granular ops, against f64. The plugin is cpu; its own expert_ffn is taken
+ * out of a copy of its tables, and other entries with it, to see each way of composing.
+ */
+#include "config.h"
+
+#include "plugin/compose.h"
+#include "tests/loader/support.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    HIDDEN = 64,
+    WIDTH = 96,
+    EXPERTS = 7,
+    FIRST = 1,
+    LOCAL = 5,
+    TOP_K = 3,
+    GROUP = 32
+};
+enum {
+    MAX_TOKENS = 40,
+    MAX_PAIRS = MAX_TOKENS * TOP_K
+};
+
+static ferrum_loader_t *loader;
+static ferrum_module_t *module;
+static ferrum_device_t *device;
+static ferrum_context_t *ctx;
+static ferrum_tables_t tables; /* of cpu, without its expert_ffn */
+static ferrum_compose_t *compose;
+static trace_t before;
+
+/* [role][local expert] matrices, gate and up [WIDTH, HIDDEN], down [HIDDEN, WIDTH]. */
+static float dense[FERRUM_ROLES][LOCAL * WIDTH * HIDDEN];
+
+static uint64_t random_state;
+
+static float random_value(void) /* in [-1, 1) */
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (float)(int32_t)(random_state >> 32) * 0x1p-31f;
+}
+
+/* ---- tables ---- */
+
+static void take_tables(void)
+{
+    static const char *const own[] = {"expert_ffn_create", "expert_ffn_retain",
+                                      "expert_ffn_release", "expert_ffn_info",
+                                      "expert_ffn_forward"};
+    tables = module->tables;
+    tables.quant_llm.linear = &tables.linear;
+    tables.quant_llm.stacked_experts = &tables.stacked_experts;
+    tables.quant_llm.marlin_stack = &tables.marlin_stack;
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        ferrum_tables_drop(&tables, "moe_fused", own[i]);
+}
+
+static void start_compose(uint32_t gemm_tokens)
+{
+    EXPECT_OK(ferrum_compose_expert_ffn(&tables, NULL, gemm_tokens, &compose, &err));
+}
+
+static void setup(void)
+{
+    ferrum_test_path_t path;
+    plugin_path("cpu", path);
+    before = take_trace();
+    loader = fixture_loader(NULL, NULL);
+    EXPECT_OK(ferrum_loader_open(loader, path, &module, &err));
+    EXPECT_OK(module->tables.backend.device_open(ferrum_module_host(module), NULL, &device, &err));
+    EXPECT_OK(module->tables.backend.context_new(device, NULL, &ctx, &err));
+    take_tables();
+    compose = NULL;
+    random_state = 7;
+    for (int role = 0; role < FERRUM_ROLES; role++)
+        for (size_t i = 0; i < sizeof dense[role] / sizeof *dense[role]; i++)
+            dense[role][i] = random_value();
+}
+
+static void teardown(void)
+{
+    ferrum_unload_report_t report;
+    tables.backend.context_free(ctx);
+    ferrum_compose_free(compose);
+    module->tables.backend.device_release(device);
+    ferrum_module_release(module, &report);
+    ck_assert_uint_eq(report.leaked_blocks, 0);
+    ferrum_loader_free(loader);
+    if (report.unloaded)
+        expect_same_trace(&before);
+}
+
+/* ---- weights ---- */
+
+typedef struct layer {
+    bool gptq;
+    ferrum_gguf_weights_t gguf[FERRUM_ROLES];
+    ferrum_gptq_t matrices[FERRUM_ROLES][LOCAL];
+    const ferrum_gptq_t *pointers[FERRUM_ROLES][LOCAL];
+    int32_t *codes[FERRUM_ROLES][LOCAL];
+    float *scales[FERRUM_ROLES][LOCAL];
+    ferrum_expert_weights_t weights[FERRUM_ROLES];
+    ferrum_expert_ffn_desc_t desc;
+} layer_t;
+
+static uint32_t rows_of(int role)
+{
+    return role == FERRUM_DOWN ? HIDDEN : WIDTH;
+}
+
+static uint32_t cols_of(int role)
+{
+    return role == FERRUM_DOWN ? WIDTH : HIDDEN;
+}
+
+/* Random 4-bit codes with symmetric zeros; `dense` becomes what they mean. */
+static void make_gptq(layer_t *layer, int role, int e)
+{
+    uint32_t n = rows_of(role), k = cols_of(role), groups = k / GROUP;
+    int32_t *codes = calloc((size_t)k / 8 * n, sizeof *codes);
+    float *scales = calloc((size_t)groups * n, sizeof *scales);
+    ck_assert(codes && scales);
+    for (size_t i = 0; i < (size_t)groups * n; i++)
+        scales[i] = 0.05f + 0.02f * random_value();
+    for (uint32_t row = 0; row < k; row++) {
+        for (uint32_t col = 0; col < n; col++) {
+            uint32_t code = (uint32_t)((random_value() + 1.0f) * 8.0f) & 15u;
+            codes[row / 8 * n + col] |= (int32_t)(code << (4 * (row % 8)));
+            dense[role][((size_t)e * n + col) * k + row] =
+                (float)((int)code - 8) * scales[row / GROUP * n + col];
+        }
+    }
+    layer->codes[role][e] = codes;
+    layer->scales[role][e] = scales;
+    layer->matrices[role][e] = (ferrum_gptq_t){.head = FERRUM_HEAD(ferrum_gptq_t),
+                                               .bits = 4,
+                                               .group_size = GROUP,
+                                               .k = k,
+                                               .n = n,
+                                               .qweight = codes,
+                                               .qweight_count = (uint64_t)k / 8 * n,
+                                               .scales = scales,
+                                               .scales_count = (uint64_t)groups * n,
+                                               .scales_dtype = FERRUM_DTYPE_F32};
+    layer->pointers[role][e] = &layer->matrices[role][e];
+}
+
+static void make_layer(layer_t *layer, bool gptq)
+{
+    memset(layer, 0, sizeof *layer);
+    layer->gptq = gptq;
+    for (int role = 0; role < FERRUM_ROLES; role++) {
+        for (int e = 0; gptq && e < LOCAL; e++)
+            make_gptq(layer, role, e);
+        layer->gguf[role] = (ferrum_gguf_weights_t){.head = FERRUM_HEAD(ferrum_gguf_weights_t),
+                                                    .format = FERRUM_FORMAT_F32,
+                                                    .experts = LOCAL,
+                                                    .rows = rows_of(role),
+                                                    .cols = cols_of(role),
+                                                    .data = dense[role],
+                                                    .bytes = sizeof dense[role]};
+        layer->weights[role] =
+            (ferrum_expert_weights_t){.head = FERRUM_HEAD(ferrum_expert_weights_t),
+                                      .gguf = gptq ? NULL : &layer->gguf[role],
+                                      .gptq = gptq ? layer->pointers[role] : NULL};
+    }
+    layer->desc = (ferrum_expert_ffn_desc_t){.head = FERRUM_HEAD(ferrum_expert_ffn_desc_t),
+                                             .hidden = HIDDEN,
+                                             .intermediate = WIDTH,
+                                             .num_experts = EXPERTS,
+                                             .first_expert = FIRST,
+                                             .local_experts = LOCAL,
+                                             .gate = &layer->weights[FERRUM_GATE],
+                                             .up = &layer->weights[FERRUM_UP],
+                                             .down = &layer->weights[FERRUM_DOWN]};
+}
+
+static void free_layer(layer_t *layer)
+{
+    for (int role = 0; role < FERRUM_ROLES; role++) {
+        for (int e = 0; e < LOCAL; e++) {
+            free(layer->codes[role][e]);
+            free(layer->scales[role][e]);
+        }
+    }
+}
+
+/* ---- one call and its oracle ---- */
+
+typedef struct problem {
+    uint32_t tokens;
+    float x[MAX_TOKENS * HIDDEN];
+    int32_t ids[MAX_PAIRS];
+    float weights[MAX_PAIRS];
+    float out[MAX_TOKENS * HIDDEN];
+    ferrum_buffer_t *bx, *bids, *bweights, *bout;
+    ferrum_expert_ffn_args_t args;
+} problem_t;
+
+static ferrum_buffer_t *upload(ferrum_dtype_t dtype, const void *data, uint64_t count)
+{
+    ferrum_buffer_t *buffer;
+    EXPECT_OK(tables.backend.buffer_alloc(device, dtype, count, &buffer, &err));
+    EXPECT_OK(tables.backend.buffer_write(ctx, buffer, 0, dtype, data, count, &err));
+    return buffer;
+}
+
+/* Routing with skipped pairs, experts that are elsewhere, and one token without any. */
+static void make_problem(problem_t *p, uint32_t tokens)
+{
+    memset(p, 0, sizeof *p);
+    p->tokens = tokens;
+    for (uint32_t i = 0; i < tokens * HIDDEN; i++) {
+        p->x[i] = random_value();
+        p->out[i] = random_value(); /* dirty */
+    }
+    for (uint32_t i = 0; i < tokens * TOP_K; i++) {
+        p->ids[i] = (int32_t)((random_value() + 1.0f) * 0.5f * (EXPERTS + 1)) - 1;
+        p->weights[i] = 0.5f + 0.4f * random_value();
+    }
+    for (uint32_t j = 0; tokens > 2 && j < TOP_K; j++)
+        p->ids[2 * TOP_K + j] = j == 0 ? -1 : j == 1 ? 0 : EXPERTS - 1;
+    p->bx = upload(FERRUM_DTYPE_F32, p->x, tokens * HIDDEN);
+    p->bids = upload(FERRUM_DTYPE_I32, p->ids, tokens * TOP_K);
+    p->bweights = upload(FERRUM_DTYPE_F32, p->weights, tokens * TOP_K);
+    p->bout = upload(FERRUM_DTYPE_F32, p->out, tokens * HIDDEN);
+    p->args = (ferrum_expert_ffn_args_t){.head = FERRUM_HEAD(ferrum_expert_ffn_args_t),
+                                         .x = p->bx,
+                                         .ids = p->bids,
+                                         .weights = p->bweights,
+                                         .out = p->bout,
+                                         .tokens = tokens,
+                                         .top_k = TOP_K};
+}
+
+static void free_problem(problem_t *p)
+{
+    tables.backend.buffer_release(p->bx);
+    tables.backend.buffer_release(p->bids);
+    tables.backend.buffer_release(p->bweights);
+    tables.backend.buffer_release(p->bout);
+}
+
+static double dot(const float *w, const double *x, uint32_t k)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < k; i++)
+        sum += (double)w[i] * x[i];
+    return sum;
+}
+
+static void add_expert(int32_t e, double weight, const float *x, double *sum)
+{
+    double in[HIDDEN], hidden[WIDTH];
+    for (int i = 0; i < HIDDEN; i++)
+        in[i] = (double)x[i];
+    for (size_t i = 0; i < WIDTH; i++) {
+        size_t row = ((size_t)e * WIDTH + i) * HIDDEN;
+        double gate = dot(&dense[FERRUM_GATE][row], in, HIDDEN);
+        hidden[i] = gate / (1.0 + exp(-gate)) * dot(&dense[FERRUM_UP][row], in, HIDDEN);
+    }
+    for (size_t i = 0; i < HIDDEN; i++)
+        sum[i] +=
+            weight * dot(&dense[FERRUM_DOWN][((size_t)e * HIDDEN + i) * WIDTH], hidden, WIDTH);
+}
+
+static void expect_right(const problem_t *p, bool accumulate)
+{
+    float got[MAX_TOKENS * HIDDEN];
+    EXPECT_OK(tables.backend.buffer_read_f32(ctx, p->args.out, 0, got, (uint64_t)p->tokens * HIDDEN,
+                                             &err));
+    for (uint32_t t = 0; t < p->tokens; t++) {
+        double sum[HIDDEN] = {0}, error = 0, norm = 0;
+        for (uint32_t j = 0; j < TOP_K; j++) {
+            int32_t local = p->ids[t * TOP_K + j] - FIRST;
+            if (p->ids[t * TOP_K + j] >= 0 && local >= 0 && local < LOCAL)
+                add_expert(local, (double)p->weights[t * TOP_K + j], &p->x[t * HIDDEN], sum);
+        }
+        for (uint32_t i = 0; i < HIDDEN; i++) {
+            double want = sum[i] + (accumulate ? (double)p->out[t * HIDDEN + i] : 0.0);
+            error += pow((double)got[t * HIDDEN + i] - want, 2);
+            norm += want * want;
+        }
+        ck_assert_msg(sqrt(error) <= 1e-5 * sqrt(norm), "token %u: error %g of %g", t, sqrt(error),
+                      sqrt(norm));
+    }
+}
+
+/* ---- tests ---- */
+
+static const struct way {
+    bool gptq;
+    uint32_t gemm_tokens, tokens;
+    const char *lacks; /* an entry of stacked_experts that is taken away */
+} ways[] = {
+    {false, 32, 1, NULL},  {false, 32, 31, NULL},         {false, 32, 32, NULL},
+    {false, 32, 40, NULL}, {false, 1, 40, "gemm_moe_id"}, {false, 32, 3, "gemv_moe_id_batched"},
+    {true, 32, 1, NULL},   {true, 32, 40, NULL},          {true, 32, 5, NULL},
+};
+
+START_TEST(equals_the_oracle)
+{
+    layer_t layer;
+    problem_t *p = malloc(sizeof *p);
+    ferrum_expert_ffn_t *ffn;
+    if (ways[_i].lacks)
+        ferrum_tables_drop(&tables, "stacked_experts", ways[_i].lacks);
+    start_compose(ways[_i].gemm_tokens);
+    make_layer(&layer, ways[_i].gptq);
+    EXPECT_OK(tables.moe_fused.expert_ffn_create(device, &layer.desc, &ffn, &err));
+    free_layer(&layer); /* weights are borrowed for the call only; dense is not used any more */
+    for (int accumulate = 0; accumulate < 2; accumulate++) {
+        make_problem(p, ways[_i].tokens);
+        p->args.flags = accumulate ? FERRUM_FFN_ACCUMULATE : 0;
+        EXPECT_OK(tables.moe_fused.expert_ffn_forward(ctx, ffn, &p->args, &err));
+        expect_right(p, accumulate);
+        free_problem(p);
+    }
+    make_problem(p, ways[_i].tokens); /* out may be x */
+    p->args.out = p->bx;
+    EXPECT_OK(tables.moe_fused.expert_ffn_forward(ctx, ffn, &p->args, &err));
+    expect_right(p, false);
+    free_problem(p);
+    tables.moe_fused.expert_ffn_release(ffn);
+    free(p);
+}
+END_TEST
+
+START_TEST(edges_of_a_call)
+{
+    layer_t layer;
+    problem_t *p = malloc(sizeof *p);
+    ferrum_expert_ffn_t *ffn;
+    ferrum_context_t *other;
+    start_compose(32);
+    make_layer(&layer, _i);
+    EXPECT_OK(tables.moe_fused.expert_ffn_create(device, &layer.desc, &ffn, &err));
+    make_problem(p, 4);
+    p->args.tokens = 0;
+    EXPECT_OK(tables.moe_fused.expert_ffn_forward(ctx, ffn, &p->args, &err));
+    p->args.tokens = 4;
+    for (uint32_t i = 0; i < 4 * TOP_K; i++)
+        p->ids[i] = i % 2 ? -1 : 0; /* expert 0 is not held here */
+    EXPECT_OK(
+        tables.backend.buffer_write(ctx, p->bids, 0, FERRUM_DTYPE_I32, p->ids, 4 * TOP_K, &err));
+    p->args.flags = FERRUM_FFN_ACCUMULATE;
+    EXPECT_OK(tables.moe_fused.expert_ffn_forward(ctx, ffn, &p->args, &err));
+    expect_right(p, true);
+    p->args.flags = 0;
+    EXPECT_OK(tables.moe_fused.expert_ffn_forward(ctx, ffn, &p->args, &err));
+    expect_right(p, false);
+    free_problem(p);
+
+    make_problem(p, 4); /* a second context with its own scratch, freed before the object */
+    EXPECT_OK(tables.backend.context_new(device, NULL, &other, &err));
+    EXPECT_OK(tables.moe_fused.expert_ffn_forward(other, ffn, &p->args, &err));
+    tables.backend.context_free(other);
+    expect_right(p, false);
+    free_problem(p);
+    tables.moe_fused.expert_ffn_retain(ffn);
+    tables.moe_fused.expert_ffn_release(ffn);
+    tables.moe_fused.expert_ffn_release(ffn);
+    tables.moe_fused.expert_ffn_release(NULL);
+    free_layer(&layer);
+    free(p);
+}
+END_TEST
+
+START_TEST(wrong_calls_are_refused)
+{
+    layer_t layer;
+    problem_t *p = malloc(sizeof *p);
+    ferrum_expert_ffn_t *ffn;
+    const ferrum_moe_fused_ops_t *m = &tables.moe_fused;
+    start_compose(32);
+    make_layer(&layer, _i);
+    EXPECT_OK(m->expert_ffn_create(device, &layer.desc, &ffn, &err));
+    make_problem(p, 4);
+    p->args.flags = 8;
+    EXPECT_FAILS(m->expert_ffn_forward(ctx, ffn, &p->args, &err), FERRUM_INVALID_ARGUMENT, "0x8");
+    p->args.flags = 0;
+    p->args.x = NULL;
+    EXPECT_FAILS(m->expert_ffn_forward(ctx, ffn, &p->args, &err), FERRUM_INVALID_ARGUMENT, "x is");
+    p->args.x = p->bids;
+    EXPECT_FAILS(m->expert_ffn_forward(ctx, ffn, &p->args, &err), FERRUM_INVALID_ARGUMENT,
+                 "x is i32, not f32");
+    p->args.x = p->bx;
+    p->args.tokens = 5;
+    EXPECT_FAILS(m->expert_ffn_forward(ctx, ffn, &p->args, &err), FERRUM_INVALID_ARGUMENT,
+                 "256 elements, 320 are needed");
+    p->args.tokens = UINT32_MAX;
+    p->args.top_k = UINT32_MAX;
+    EXPECT_FAILS(m->expert_ffn_forward(ctx, ffn, &p->args, &err), FERRUM_INVALID_ARGUMENT,
+                 "too many");
+    p->args.tokens = 4;
+    p->args.top_k = TOP_K;
+    p->ids[4] = EXPERTS;
+    EXPECT_OK(
+        tables.backend.buffer_write(ctx, p->bids, 0, FERRUM_DTYPE_I32, p->ids, 4 * TOP_K, &err));
+    EXPECT_FAILS(m->expert_ffn_forward(ctx, ffn, &p->args, &err), FERRUM_INVALID_INPUT,
+                 "expert id 7 of token 1");
+    EXPECT_FAILS(m->expert_ffn_forward(ctx, ffn, NULL, &err), FERRUM_INVALID_ARGUMENT, "NULL");
+    free_problem(p);
+    m->expert_ffn_release(ffn);
+    free_layer(&layer);
+    free(p);
+}
+END_TEST
+
+static void expect_not_made(const ferrum_expert_ffn_desc_t *desc, ferrum_status_t status,
+                            const char *text)
+{
+    ferrum_expert_ffn_t *ffn = NULL;
+    EXPECT_FAILS(tables.moe_fused.expert_ffn_create(device, desc, &ffn, &err), status, text);
+    ck_assert_ptr_null(ffn);
+}
+
+START_TEST(what_cannot_be_composed_is_refused)
+{
+    layer_t layer, other;
+    float bias[LOCAL * WIDTH] = {0};
+    ferrum_activation_t clamped = {.head = FERRUM_HEAD(ferrum_activation_t),
+                                   .kind = FERRUM_ACTIVATION_SWIGLU_CLAMPED};
+    start_compose(32);
+    make_layer(&layer, _i);
+    make_layer(&other, !_i);
+    layer.desc.activation = &clamped;
+    expect_not_made(&layer.desc, FERRUM_UNSUPPORTED, "activations other than");
+    layer.desc.activation = NULL;
+    layer.weights[FERRUM_UP].bias = bias;
+    expect_not_made(&layer.desc, FERRUM_UNSUPPORTED, "expert biases");
+    layer.weights[FERRUM_UP].bias = NULL;
+    layer.desc.down = &other.weights[FERRUM_DOWN];
+    expect_not_made(&layer.desc, FERRUM_UNSUPPORTED, "GGUF and GPTQ weights in one layer");
+    layer.desc.down = NULL;
+    expect_not_made(&layer.desc, FERRUM_INVALID_ARGUMENT, "down must have");
+    layer.desc.down = &layer.weights[FERRUM_DOWN];
+    layer.desc.hidden = WIDTH;
+    expect_not_made(&layer.desc, FERRUM_INVALID_ARGUMENT, "the weights of gate are not 5 experts");
+    layer.desc.hidden = HIDDEN;
+    layer.desc.first_expert = 3;
+    expect_not_made(&layer.desc, FERRUM_INVALID_ARGUMENT, "experts 3..+5 of 7");
+    layer.desc.first_expert = FIRST;
+    layer.desc.precision = 9;
+    expect_not_made(&layer.desc, FERRUM_UNSUPPORTED, "precision");
+    free_layer(&layer);
+    free_layer(&other);
+}
+END_TEST
+
+START_TEST(supports_answers_for_the_composed_one)
+{
+    ferrum_problem_t q = {.head = FERRUM_HEAD(ferrum_problem_t),
+                          .kind = FERRUM_PROBLEM_EXPERT_FFN,
+                          .format = FERRUM_FORMAT_Q4_K,
+                          .format_down = FERRUM_FORMAT_Q6_K,
+                          .k = 512,
+                          .n = 256,
+                          .experts = 8,
+                          .top_k = 2};
+    start_compose(32);
+    EXPECT_OK(tables.moe_fused.supports(device, &q, &err));
+    q.has_bias = 1;
+    EXPECT_FAILS(tables.moe_fused.supports(device, &q, &err), FERRUM_UNSUPPORTED, "biases");
+    q.has_bias = 0;
+    q.activation = FERRUM_ACTIVATION_GELU_MUL;
+    EXPECT_FAILS(tables.moe_fused.supports(device, &q, &err), FERRUM_UNSUPPORTED, "activations");
+    q.activation = FERRUM_ACTIVATION_SILU_MUL;
+    q.format_down = FERRUM_FORMAT_GPTQ;
+    EXPECT_FAILS(tables.moe_fused.supports(device, &q, &err), FERRUM_UNSUPPORTED, "one layer");
+    q.format_down = 999;
+    ck_assert_int_eq(tables.moe_fused.supports(device, &q, NULL), FERRUM_UNSUPPORTED);
+    q.kind = FERRUM_PROBLEM_ROUTE; /* other questions go to the plugin */
+    ck_assert_int_eq(tables.moe_fused.supports(device, &q, NULL),
+                     module->tables.moe_fused.supports(device, &q, NULL));
+}
+END_TEST
+
+START_TEST(resolution_says_how)
+{
+    ferrum_expert_ffn_info_t info = {.head = FERRUM_HEAD(ferrum_expert_ffn_info_t)};
+    ferrum_expert_ffn_t *ffn;
+    layer_t layer;
+    ck_assert_int_eq(ferrum_module_op_resolution(module, "moe_fused", "expert_ffn_create"),
+                     FERRUM_RESOLVED_NATIVE);
+    start_compose(32);
+    ck_assert_int_eq(ferrum_tables_how(&tables, "moe_fused", "expert_ffn_forward"),
+                     FERRUM_RESOLVED_COMPOSED);
+    make_layer(&layer, false);
+    EXPECT_OK(tables.moe_fused.expert_ffn_create(device, &layer.desc, &ffn, &err));
+    EXPECT_OK(tables.moe_fused.expert_ffn_info(ffn, &info, &err));
+    ck_assert_str_eq(info.kernel, "composed of StackedExperts");
+    ck_assert_uint_eq(info.local_experts, LOCAL);
+    ck_assert_uint_eq(info.source_bytes, sizeof dense);
+    tables.moe_fused.expert_ffn_release(ffn);
+}
+END_TEST
+
+/* What the plugin has decides: one kind, none, or a native expert_ffn that stays. */
+START_TEST(parts_decide)
+{
+    layer_t layer;
+    log_capture_t log;
+    capture_init(&log, FERRUM_LOG_INFO);
+    ferrum_tables_drop(&tables, "marlin_stack", "gemm_phase_batched");
+    EXPECT_OK(ferrum_compose_expert_ffn(&tables, &log.logger, 32, &compose, &err));
+    ck_assert_ptr_nonnull(strstr(log.text, "composed of granular ops for GGUF weights"));
+    make_layer(&layer, true);
+    expect_not_made(&layer.desc, FERRUM_UNSUPPORTED, "lacks gemm_phase_batched");
+    free_layer(&layer);
+    ferrum_compose_free(compose);
+
+    take_tables();
+    ferrum_tables_drop(&tables, "moe_fused", "silu_mul_batched");
+    EXPECT_OK(ferrum_compose_expert_ffn(&tables, &log.logger, 32, &compose, &err));
+    ck_assert_ptr_null(compose);
+    ck_assert_ptr_nonnull(strstr(log.text, "not composed, the plugin lacks silu_mul_batched"));
+
+    ferrum_tables_t native = module->tables;
+    EXPECT_OK(ferrum_compose_expert_ffn(&native, &log.logger, 32, &compose, &err));
+    ck_assert_ptr_null(compose);
+    ck_assert_mem_eq(&native, &module->tables, sizeof native);
+}
+END_TEST
+
+START_TEST(slots_run_out_and_come_back)
+{
+    ferrum_tables_t copies[9];
+    ferrum_compose_t *composed[9];
+    log_capture_t log;
+    capture_init(&log, FERRUM_LOG_WARN);
+    for (size_t i = 0; i < 9; i++) {
+        copies[i] = tables;
+        EXPECT_OK(ferrum_compose_expert_ffn(&copies[i], &log.logger, 32, &composed[i], &err));
+        ck_assert_int_eq(composed[i] != NULL, i < 8);
+    }
+    ck_assert_ptr_nonnull(strstr(log.text, "8 plugins already use the composed one"));
+    for (size_t i = 0; i < 9; i++)
+        ferrum_compose_free(composed[i]);
+    start_compose(32);
+    ck_assert_ptr_nonnull(compose);
+}
+END_TEST
+
+int main(void)
+{
+    ferrum_test_path_t path;
+    plugin_path("cpu", path);
+    if (!file_exists(path)) {
+        printf("%s was not built\n", path);
+        return 77;
+    }
+    Suite *suite = suite_create("loader/compose");
+    TCase *tests = tcase_create("compose");
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_loop_test(tests, equals_the_oracle, 0, sizeof ways / sizeof ways[0]);
+    tcase_add_loop_test(tests, edges_of_a_call, 0, 2);
+    tcase_add_loop_test(tests, wrong_calls_are_refused, 0, 2);
+    tcase_add_loop_test(tests, what_cannot_be_composed_is_refused, 0, 2);
+    tcase_add_test(tests, supports_answers_for_the_composed_one);
+    tcase_add_test(tests, resolution_says_how);
+    tcase_add_test(tests, parts_decide);
+    tcase_add_test(tests, slots_run_out_and_come_back);
+    suite_add_tcase(suite, tests);
+    return expect_run(suite);
+}
