@@ -57,6 +57,7 @@ loader_tests = \
 
 check_PROGRAMS += $(loader_tests)
 TESTS += $(loader_tests)
+THREADED_TESTS += tests/loader/test_reopen
 
 check_LTLIBRARIES += tests/loader/libferrum-loader-test.la
 loader_tests_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(top_srcdir)/plugin/include \

@@ -254,13 +254,29 @@ END_TEST
 
 /* ---- what is left behind ---- */
 
+/* An allocator that remembers its last block, for the plugin that forgets it. */
+static void *forgotten;
+
+static void *remembering_alloc(void *self, size_t bytes, size_t align)
+{
+    forgotten = ferrum_default_allocator.alloc(NULL, bytes, align);
+    return forgotten;
+}
+
 START_TEST(leaked_memory_is_reported)
 {
     log_capture_t log;
     ferrum_module_t *module;
     ferrum_unload_report_t report;
+    ferrum_options_t *options;
+    ferrum_loader_t *loader;
+    ferrum_allocator_t allocator = ferrum_default_allocator;
+    allocator.alloc = remembering_alloc;
     capture_init(&log, FERRUM_LOG_WARN);
-    ferrum_loader_t *loader = fixture_loader(&log.logger, "leak");
+    EXPECT_OK(ferrum_options_new(&options, &err));
+    EXPECT_OK(ferrum_options_set(options, "FERRUM_CPU_MASK", "leak", &err));
+    EXPECT_OK(ferrum_loader_new(options, &allocator, &log.logger, &loader, &err));
+    ferrum_options_free(options);
     EXPECT_OK(ferrum_loader_open(loader, fixture, &module, &err));
     ferrum_module_release(module, &report);
     ck_assert_uint_eq(report.unloaded, 0);
@@ -268,6 +284,7 @@ START_TEST(leaked_memory_is_reported)
     ck_assert_uint_eq(report.leaked_bytes, 100);
     ck_assert_ptr_nonnull(strstr(report.detail, "1 blocks with 100 bytes"));
     ck_assert_ptr_nonnull(strstr(log.text, report.detail));
+    free(forgotten);
     ck_assert_int_gt(take_trace().mappings, 0); /* kept, never forced */
     /* The same file opens again beside it. */
     ferrum_loader_t *second = fixture_loader(NULL, "");

@@ -4,6 +4,7 @@
 
 #include "tests/loader/support.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -102,6 +103,34 @@ START_TEST(several_at_once)
 }
 END_TEST
 
+static void *open_and_close(void *path)
+{
+    ferrum_loader_t *loader = fixture_loader(NULL, NULL);
+    for (int i = 0; i < 25; i++) {
+        ferrum_module_t *module;
+        ferrum_unload_report_t report;
+        EXPECT_OK(ferrum_loader_open(loader, path, &module, &err));
+        use(module);
+        ferrum_module_release(module, &report);
+        ck_assert_uint_eq(report.unloaded, 1);
+    }
+    ferrum_loader_free(loader);
+    return NULL;
+}
+
+START_TEST(from_several_threads)
+{
+    ferrum_test_path_t path;
+    pthread_t threads[4];
+    plugin_path("metal-stub", path);
+    for (size_t i = 0; i < 4; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, open_and_close, path), 0);
+    for (size_t i = 0; i < 4; i++)
+        ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+    ck_assert_int_eq(take_trace().mappings, 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("loader/reopen");
@@ -109,6 +138,7 @@ int main(void)
     tcase_set_timeout(tests, 300);
     tcase_add_loop_test(tests, a_thousand_times, 0, sizeof plugins / sizeof plugins[0]);
     tcase_add_test(tests, several_at_once);
+    tcase_add_test(tests, from_several_threads);
     suite_add_tcase(suite, tests);
     return expect_run(suite);
 }
