@@ -94,7 +94,8 @@ ferrum_status_t ferrum_expert_stack_open_and_load(const ferrum_ops_t *ops, const
  * From GPTQ matrices, gate and up [E] each h x I, down [E] each I x h, in the form that @p path
  * needs (EXPERT_FFN, BUCKETED or PER_PAIR; STACKED is UNSUPPORTED for GPTQ). For the fused gate_up
  * matrices of BUCKETED and PER_PAIR the two are joined along N, so they must agree in bits, group
- * size, convention, presence of zeros and g_idx; what does not is INVALID_INPUT naming the expert.
+ * size, convention, presence of zeros and g_idx, else INVALID_INPUT names the expert, and have no
+ * bias (UNSUPPORTED).
  * [any-thread]
  */
 ferrum_status_t

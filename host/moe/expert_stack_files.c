@@ -10,6 +10,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* End of loading a layer: name it in an error, or trace what was made. */
+static ferrum_status_t loaded(const ferrum_ops_t *ops, uint32_t layer, ferrum_moe_path_t path,
+                              const ferrum_expert_stack_t *stack, ferrum_status_t status,
+                              const ferrum_error_t *why, ferrum_error_t *err)
+{
+    if (status != FERRUM_OK)
+        return ferrum_fail(err, status, why->reason, "experts of layer %u: %.200s", layer,
+                           why->message);
+    if (ops->load_trace)
+        ferrum_ops_log(ops, FERRUM_LOG_INFO, "layer %u: %u experts for %s, %" PRIu64 " bytes",
+                       layer, ferrum_expert_stack_num_experts(stack), ferrum_moe_path_name(path),
+                       stack->bytes);
+    return FERRUM_OK;
+}
+
 /* ---- GGUF ---- */
 
 /* The tensor of a role ("gate", "up", "down"), its shape checked, as a descriptor. */
@@ -60,10 +75,7 @@ ferrum_status_t ferrum_expert_stack_load_from_gguf(const ferrum_ops_t *ops,
     ferrum_error_t why = FERRUM_ERROR_INIT;
     ferrum_status_t status = ferrum_expert_stack_from_blocks(ops, path, &roles[0], &roles[1],
                                                              &roles[2], out_stack, &why);
-    if (status != FERRUM_OK)
-        return ferrum_fail(err, status, why.reason, "experts of layer %u: %.200s", layer,
-                           why.message);
-    return FERRUM_OK;
+    return loaded(ops, layer, path, out_stack, status, &why, err);
 }
 
 ferrum_status_t ferrum_expert_stack_open_and_load(const ferrum_ops_t *ops, const char *file,
@@ -183,10 +195,7 @@ ferrum_expert_stack_load_from_gptq(const ferrum_ops_t *ops, const ferrum_safeten
                                                out_stack, &why);
     free(pointers);
     free(matrices);
-    if (status != FERRUM_OK)
-        return ferrum_fail(err, status, why.reason, "experts of layer %u: %.200s", layer,
-                           why.message);
-    return FERRUM_OK;
+    return loaded(ops, layer, path, out_stack, status, &why, err);
 }
 
 ferrum_status_t ferrum_moe_problem_from_gptq(const ferrum_safetensors_t *checkpoint, uint32_t layer,

@@ -11,7 +11,7 @@
  * except g_idx. */
 typedef struct joined {
     ferrum_gptq_t matrix;
-    ferrum_host_array_t qweight, qzeros, scales, bias;
+    ferrum_host_array_t qweight, qzeros, scales;
 } joined_t;
 
 static void joined_free(joined_t *joined)
@@ -19,7 +19,6 @@ static void joined_free(joined_t *joined)
     ferrum_host_array_free(&joined->qweight);
     ferrum_host_array_free(&joined->qzeros);
     ferrum_host_array_free(&joined->scales);
-    ferrum_host_array_free(&joined->bias);
 }
 
 static uint32_t group_of(const ferrum_gptq_t *m, uint32_t row)
@@ -68,22 +67,6 @@ static ferrum_status_t join_rows(const void *a, size_t a_bytes, const void *b, s
     return FERRUM_OK;
 }
 
-static ferrum_status_t join_bias(const ferrum_gptq_t *gate, const ferrum_gptq_t *up,
-                                 joined_t *joined, ferrum_error_t *err)
-{
-    if (!gate->bias && !up->bias)
-        return FERRUM_OK;
-    FERRUM_TRY(
-        ferrum_host_array_reserve(&joined->bias, (uint64_t)gate->n + up->n, sizeof(float), err));
-    float *bias = joined->bias.data;
-    for (uint32_t i = 0; i < gate->n; i++)
-        bias[i] = gate->bias ? gate->bias[i] : 0.0f;
-    for (uint32_t i = 0; i < up->n; i++)
-        bias[gate->n + i] = up->bias ? up->bias[i] : 0.0f;
-    joined->matrix.bias = bias;
-    return FERRUM_OK;
-}
-
 /* Counts are derived from the shape and compared with those given, so that nothing is read beyond
  * a short array. */
 static ferrum_status_t check_counts(const ferrum_gptq_t *m, const char *role, uint32_t expert,
@@ -112,6 +95,9 @@ static ferrum_status_t join(const ferrum_gptq_t *gate, const ferrum_gptq_t *up, 
     FERRUM_TRY(check_counts(gate, "gate", expert, err));
     FERRUM_TRY(check_counts(up, "up", expert, err));
     FERRUM_TRY(check_pair(gate, up, expert, err));
+    if (gate->bias || up->bias)
+        return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_BIAS,
+                           "expert %u has biases, which only the expert_ffn path takes", expert);
     uint32_t per_word = 32 / gate->bits;
     uint64_t words = gate->k / per_word, groups = gate->scales_count / gate->n;
     size_t scale_bytes = ferrum_dtype_bytes(gate->scales_dtype);
@@ -128,7 +114,6 @@ static ferrum_status_t join(const ferrum_gptq_t *gate, const ferrum_gptq_t *up, 
     m->qweight_count = words * m->n;
     m->scales = joined->scales.data;
     m->scales_count = groups * m->n;
-    m->bias = NULL;
     if (gate->qzeros) {
         FERRUM_TRY(join_rows(gate->qzeros, gate->n / per_word * sizeof(int32_t), up->qzeros,
                              up->n / per_word * sizeof(int32_t), groups, &joined->qzeros, err));
@@ -139,7 +124,7 @@ static ferrum_status_t join(const ferrum_gptq_t *gate, const ferrum_gptq_t *up, 
         m->g_idx = up->g_idx;
         m->g_idx_count = up->g_idx_count;
     }
-    return join_bias(gate, up, joined, err);
+    return FERRUM_OK;
 }
 
 static ferrum_status_t load_per_expert(ferrum_expert_stack_t *stack,

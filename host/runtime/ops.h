@@ -24,6 +24,7 @@ typedef struct ferrum_ops {
     const ferrum_moe_fused_ops_t *moe;
     ferrum_device_info_t info;     /**< of the device */
     const ferrum_logger_t *logger; /**< the host's */
+    uint32_t load_trace;           /**< log the form that each layer's experts are loaded in */
     ferrum_precision_t precision;  /**< what expert_ffn objects are asked for by default */
 } ferrum_ops_t;
 

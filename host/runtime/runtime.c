@@ -99,6 +99,7 @@ static ferrum_status_t open_device(ferrum_runtime_t *runtime, ferrum_error_t *er
         return ferrum_fail(err, status, why.reason,
                            "backend %.40s cannot be used: %.120s; FERRUM_BACKEND picks another",
                            name, why.message);
+    runtime->ops.load_trace = runtime->moe_env.load_trace;
     return parse_precision(options, &runtime->ops.precision, err);
 }
 

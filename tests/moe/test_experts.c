@@ -315,6 +315,22 @@ START_TEST(refused_forms)
                                                2, &stack, &err),
                  FERRUM_INVALID_INPUT, "expert 1 differ in zero points");
     gptq.matrices[3].zero_convention = FERRUM_ZERO_STORED_MINUS_ONE;
+    int32_t one_group[64] = {0};
+    gptq.matrices[0].g_idx = one_group; /* not the order of its up */
+    gptq.matrices[0].g_idx_count = 64;
+    EXPECT_FAILS(ferrum_expert_stack_from_gptq(&backend.ops, FERRUM_MOE_PATH_PER_PAIR,
+                                               gptq.pointers, gptq.pointers + 2, gptq.pointers + 4,
+                                               2, &stack, &err),
+                 FERRUM_INVALID_INPUT, "expert 0 differ in g_idx");
+    gptq.matrices[0].g_idx = NULL;
+    gptq.matrices[0].g_idx_count = 0;
+    const float bias[32] = {0};
+    gptq.matrices[2].bias = bias;
+    EXPECT_FAILS(ferrum_expert_stack_from_gptq(&backend.ops, FERRUM_MOE_PATH_PER_PAIR,
+                                               gptq.pointers, gptq.pointers + 2, gptq.pointers + 4,
+                                               2, &stack, &err),
+                 FERRUM_UNSUPPORTED, "biases");
+    gptq.matrices[2].bias = NULL;
     gptq.matrices[2].qweight_count--;
     EXPECT_FAILS(ferrum_expert_stack_from_gptq(&backend.ops, FERRUM_MOE_PATH_PER_PAIR,
                                                gptq.pointers, gptq.pointers + 2, gptq.pointers + 4,
@@ -322,6 +338,34 @@ START_TEST(refused_forms)
                  FERRUM_INVALID_ARGUMENT, "up of expert 0");
     layer_free(&blocks);
     layer_free(&gptq);
+}
+END_TEST
+
+/* Room for every block size; nothing is made twice. */
+START_TEST(device_scratch)
+{
+    ferrum_device_route_scratch_t scratch = {0};
+    EXPECT_OK(ferrum_device_route_scratch_reserve(&backend.ops, 10, 3, 2, &scratch, &err));
+    ck_assert_uint_eq(scratch.selected_ids.count, 20);
+    ck_assert_uint_eq(scratch.pair_weights.count, 20);
+    ck_assert_uint_eq(scratch.pairs_by_token.count, 20);
+    ck_assert_uint_eq(scratch.packed_token_idx.count, 20);
+    ck_assert_uint_eq(scratch.expert_offsets.count, 4);
+    ck_assert_uint_eq(scratch.sorted_tokens.count, 20 + 64 * 3);
+    ck_assert_uint_eq(scratch.block_ids.count, 3 + 3 + 1); /* ceil(20 / 8) + E + 1 */
+    ck_assert_uint_eq(scratch.total_post_pad.count, 1);
+    ferrum_buffer_info_t info = {.head = FERRUM_HEAD(ferrum_buffer_info_t)};
+    EXPECT_OK(backend.ops.backend->buffer_info(scratch.pair_weights.buffer, &info, &err));
+    ck_assert_uint_eq(info.dtype, FERRUM_DTYPE_F32);
+    EXPECT_OK(backend.ops.backend->buffer_info(scratch.block_ids.buffer, &info, &err));
+    ck_assert_uint_eq(info.dtype, FERRUM_DTYPE_I32);
+    const ferrum_buffer_t *before = scratch.sorted_tokens.buffer;
+    EXPECT_OK(ferrum_device_route_scratch_reserve(&backend.ops, 9, 3, 2, &scratch, &err));
+    ck_assert_ptr_eq(scratch.sorted_tokens.buffer, before);
+    EXPECT_FAILS(
+        ferrum_device_route_scratch_reserve(&backend.ops, UINT32_MAX, 3, 2, &scratch, &err),
+        FERRUM_INVALID_ARGUMENT, "exceed 2^31");
+    ferrum_device_route_scratch_free(&backend.ops, &scratch);
 }
 END_TEST
 
@@ -502,6 +546,7 @@ int main(void)
     tcase_add_test(tcase, count_of_stacks);
     tcase_add_test(tcase, marlin_views);
     tcase_add_test(tcase, refused_forms);
+    tcase_add_test(tcase, device_scratch);
     tcase_add_loop_test(tcase, from_gguf_files, 0, sizeof file_shapes / sizeof file_shapes[0]);
     tcase_add_loop_test(tcase, from_gptq_files, 0, 2);
     suite_add_tcase(suite, tcase);
