@@ -117,14 +117,14 @@ static void attend(void *arg, uint64_t item, uint32_t thread)
 ferrum_status_t ferrum_cpu_attention_run(ferrum_context_t *ctx, ferrum_cpu_attention_t *attention,
                                          ferrum_error_t *err)
 {
-    uint32_t most = 0;
+    uint64_t most = attention->capacity;
 
     for (uint32_t i = 0; i < attention->query_count; i++) {
         const ferrum_cpu_query_t *query = &attention->queries[i];
         most = query->end - query->first > most ? query->end - query->first : most;
     }
     attention->vector = ferrum_cpu_vector(ctx);
-    attention->scratch_stride = (size_t)most + attention->pool.head_dim;
+    attention->scratch_stride = (size_t)(most + attention->pool.head_dim);
     attention->scratch = ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_THREADS,
                                             ferrum_cpu_mul(ctx->width, attention->scratch_stride),
                                             sizeof *attention->scratch, err);
@@ -192,6 +192,7 @@ ferrum_status_t ferrum_cpu_flash_attention(ferrum_context_t *ctx, const ferrum_b
     }
     attention.q = ferrum_cpu_f32(q);
     attention.out = ferrum_cpu_f32(out);
+    attention.capacity = stride;
     ferrum_cpu_attention_head_major(&attention, q_len);
     return ferrum_cpu_attention_run(ctx, &attention, err);
 }

@@ -30,7 +30,8 @@ typedef struct ferrum_cpu_attention {
     float *out;
     uint32_t heads;
     float scale;
-    uint32_t window; /**< most keys that a query sees, the last ones; 0: all */
+    uint32_t window;   /**< most keys that a query sees, the last ones; 0: all */
+    uint64_t capacity; /**< keys that a sequence can grow to: sizes scratch once and for all */
     uint32_t group;
     size_t group_stride;
     size_t query_stride;

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-static void weighted_add(float weight, const float *x, float *sum, size_t n)
+void ferrum_cpu_weighted_add(float weight, const float *x, float *sum, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         sum[i] += weight * x[i];
@@ -26,11 +26,12 @@ void ferrum_cpu_combine_item(void *arg, uint64_t item, uint32_t thread)
         if (c->rows && c->rows[pair] < 0)
             continue;
         const size_t row = c->rows ? (size_t)c->rows[pair] : pair;
-        weighted_add(c->weights[pair], c->slots + row * c->hidden + column, sum, columns);
+        ferrum_cpu_weighted_add(c->weights[pair], c->slots + row * c->hidden + column, sum,
+                                columns);
         any = true;
     }
     if (!c->accumulate)
         memcpy(out, sum, columns * sizeof *out);
     else if (any)
-        weighted_add(1.0f, sum, out, columns);
+        ferrum_cpu_weighted_add(1.0f, sum, out, columns);
 }

@@ -28,6 +28,9 @@ typedef struct ferrum_cpu_combine {
     bool accumulate; /**< add the sum to out */
 } ferrum_cpu_combine_t;
 
+/** `sum += weight * x`, the product rounded before it is added. */
+void ferrum_cpu_weighted_add(float weight, const float *x, float *sum, size_t n);
+
 /** Items of a combination: (token, block of FERRUM_CPU_COMBINE_COLUMNS columns). */
 static inline uint64_t ferrum_cpu_combine_items(const ferrum_cpu_combine_t *combine)
 {

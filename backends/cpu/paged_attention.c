@@ -21,6 +21,10 @@ static ferrum_status_t prepare(const char *function, ferrum_context_t *ctx,
     attention->q = ferrum_cpu_f32(q);
     attention->out = ferrum_cpu_f32(out);
     attention->table_stride = kv->max_blocks_per_seq;
+    attention->capacity =
+        (uint64_t)(kv->max_blocks_per_seq < kv->num_blocks ? kv->max_blocks_per_seq
+                                                           : kv->num_blocks) *
+        kv->block_size;
     return FERRUM_OK;
 }
 
