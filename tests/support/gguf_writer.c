@@ -7,8 +7,17 @@
 #include "tests/support/byte_buffer.h"
 #include "tests/support/files.h"
 
-enum { TYPE_U32 = 4, TYPE_I32 = 5, TYPE_F32 = 6, TYPE_BOOL = 7, TYPE_STRING = 8, TYPE_ARRAY = 9 };
-enum { TYPE_U64 = 10 };
+enum {
+    TYPE_U32 = 4,
+    TYPE_I32 = 5,
+    TYPE_F32 = 6,
+    TYPE_BOOL = 7,
+    TYPE_STRING = 8,
+    TYPE_ARRAY = 9
+};
+enum {
+    TYPE_U64 = 10
+};
 
 struct ferrum_gguf_writer {
     uint32_t version;
