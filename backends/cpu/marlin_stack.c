@@ -148,8 +148,10 @@ ferrum_status_t ferrum_cpu_gemm_phase_batched(ferrum_context_t *ctx, ferrum_marl
     FERRUM_TRY(check_dispatches(ctx, weights, dispatches, count, in->count / k,
                                 out->count / weights->n, &total, err));
     const bool in_place = dispatches_in_place(weights, dispatches, count);
-    ferrum_cpu_bucket_t *buckets =
-        ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_BUCKETS, count, sizeof *buckets, err);
+    /* Room for every expert at once: how many are active changes from step to step. */
+    ferrum_cpu_bucket_t *buckets = ferrum_cpu_scratch(
+        ctx, FERRUM_CPU_SCRATCH_BUCKETS, count > weights->experts ? count : weights->experts,
+        sizeof *buckets, err);
     if (!buckets)
         return FERRUM_OUT_OF_MEMORY;
     if (!in_place)

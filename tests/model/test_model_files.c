@@ -15,6 +15,7 @@ static void set_up(void)
     ferrum_test_make_directory(folder);
     ferrum_test_join(folder, "model.gguf", path);
     ferrum_fixture_open(&fixture, 1, NULL);
+    err = (ferrum_error_t)FERRUM_ERROR_INIT;
 }
 
 static void tear_down(void)
@@ -225,7 +226,7 @@ START_TEST(broken_tokenizer)
     ck_assert_int_eq(ferrum_model_prefill(model, 1, &token, 1, logits, &err), FERRUM_OK);
     ferrum_status_t status = ferrum_model_encode(model, "a", 1, 0, &token, 1, &needed, &err);
     ck_assert(status == FERRUM_UNSUPPORTED || status == FERRUM_CORRUPT);
-    ck_assert_ptr_nonnull(strstr(err.message, "tokenizer.json"));
+    ck_assert_msg(strstr(err.message, "Unigram") != NULL, "%s", err.message);
     ferrum_model_free(model);
 }
 END_TEST
