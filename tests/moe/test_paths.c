@@ -6,6 +6,7 @@
 #include "tests/moe/fixture.h"
 
 #include <ferrum/moe.h>
+#include <ferrum/util.h>
 
 #include <math.h>
 #include <stdlib.h>
@@ -308,6 +309,86 @@ START_TEST(one_expert_gets_everything)
 }
 END_TEST
 
+/* A table of our own in place of the plugin's, to look at what it is asked. */
+static ferrum_moe_dispatch_t asked[8];
+static uint32_t asked_count;
+static const ferrum_marlin_stack_ops_t *real_marlin;
+
+static ferrum_status_t record_phase(ferrum_context_t *ctx, ferrum_marlin_stack_t *stack,
+                                    const ferrum_buffer_t *in,
+                                    const ferrum_moe_dispatch_t *dispatches, uint32_t count,
+                                    ferrum_buffer_t *out, uint32_t k, ferrum_error_t *err)
+{
+    asked_count = count;
+    memcpy(asked, dispatches, count * sizeof *asked);
+    return real_marlin->gemm_phase_batched(ctx, stack, in, dispatches, count, out, k, err);
+}
+
+static ferrum_status_t fail_workspace(ferrum_context_t *ctx, ferrum_marlin_stack_t *stack,
+                                      ferrum_error_t *err)
+{
+    return ferrum_fail(err, FERRUM_DEVICE_ERROR, FERRUM_REASON_OTHER, "no workspace");
+}
+
+/* Largest expert first, then the lower number; and no failing step is ignored. */
+START_TEST(dispatch_order)
+{
+    static const uint32_t routed_to[] = {3, 1, 3, 0, 1, 3, 5};
+    static const uint32_t order[] = {3, 1, 0, 5}, rows[] = {3, 2, 1, 1}, first[] = {3, 1, 0, 6};
+    const layer_shape_t shape = {6, 64, 32,   1,    FERRUM_FORMAT_GPTQ, FERRUM_FORMAT_GPTQ,
+                                 4, 32, true, false};
+    backend_t backend;
+    layer_t layer;
+    step_t step;
+    ferrum_moe_env_t env;
+    ferrum_expert_stack_t stack;
+    float out[7 * 64];
+    backend_open(&backend, 1);
+    layer_init(&layer, &shape, 3);
+    step_init(&step, &layer, 7, false, 4);
+    for (uint32_t t = 0; t < 7; t++)
+        for (uint32_t e = 0; e < 6; e++)
+            step.logits[t * 6 + e] = e == routed_to[t] ? 5.0f : 0.0f;
+    ferrum_moe_env_defaults(&env);
+    env.path = FERRUM_MOE_PATH_BUCKETED;
+    layer_load(&layer, &backend.ops, env.path, &stack);
+    real_marlin = backend.ops.marlin;
+    ferrum_marlin_stack_ops_t recording = *real_marlin;
+    recording.gemm_phase_batched = record_phase;
+    backend.ops.marlin = &recording;
+    run_step(&backend, &layer, &stack, &env, &step, false, out);
+    ck_assert_uint_eq(asked_count, 4);
+    for (uint32_t i = 0; i < 4; i++) {
+        ck_assert_uint_eq(asked[i].expert, order[i]);
+        ck_assert_uint_eq(asked[i].rows, rows[i]);
+        ck_assert_uint_eq(asked[i].in_row, first[i]);
+        ck_assert_uint_eq(asked[i].out_row, first[i]);
+    }
+    recording.zero_workspace = fail_workspace;
+    ferrum_moe_plan_t plan;
+    ferrum_moe_scratch_t *scratch;
+    EXPECT_OK(ferrum_moe_plan_resolve(&backend.ops, &env, &layer.problem, 1, &plan, &err));
+    EXPECT_OK(ferrum_moe_scratch_new(&backend.ops, &plan, 7, &scratch, &err));
+    ferrum_buffer_t *x = backend_floats(&backend, step.x, 7 * 64);
+    ferrum_buffer_t *logits = backend_floats(&backend, step.logits, 7 * 6);
+    ferrum_moe_run_args_t args = {.ctx = backend.ctx,
+                                  .experts = &stack,
+                                  .x = x,
+                                  .router_logits = logits,
+                                  .tokens = 7,
+                                  .out = x};
+    EXPECT_FAILS(ferrum_moe_run(scratch, &args, &err), FERRUM_DEVICE_ERROR, "no workspace");
+    backend_release(&backend, x);
+    backend_release(&backend, logits);
+    ferrum_moe_scratch_free(scratch);
+    ferrum_expert_stack_free(&stack);
+    backend.ops.marlin = real_marlin;
+    step_free(&step);
+    layer_free(&layer);
+    backend_close(&backend);
+}
+END_TEST
+
 START_TEST(profile_counts_layers)
 {
     backend_t backend;
@@ -363,6 +444,7 @@ int main(void)
     tcase_add_loop_test(tcase, residual_and_norm, 0, WAYS);
     tcase_add_test(tcase, bucketed_parity);
     tcase_add_test(tcase, one_expert_gets_everything);
+    tcase_add_test(tcase, dispatch_order);
     tcase_add_test(tcase, profile_counts_layers);
     suite_add_tcase(suite, tcase);
     return expect_run(suite);
