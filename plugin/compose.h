@@ -76,6 +76,7 @@ typedef struct ferrum_composed_ffn {
     ferrum_marlin_stack_t *marlin[FERRUM_ROLES];
     uint64_t bytes;
     uint64_t source_bytes;
+    float error_bound; /**< from those of the three stacks */
 } ferrum_composed_ffn_t;
 
 /**

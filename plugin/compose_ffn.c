@@ -175,7 +175,14 @@ static ferrum_status_t load_role(ferrum_composed_ffn_t *ffn, const ferrum_expert
             return refuse(err, FERRUM_REASON_LAYOUT, "stacks that need gemm_phase_vllm");
     }
     ffn->source_bytes += source_bytes(w, ffn->local_experts);
+    ffn->error_bound += 2.0f * info.error_bound; /* silu(gate) * up carries both errors on */
     return FERRUM_OK;
+}
+
+/* What rounding silu(gate) * up to the activation dtype adds. */
+static float rounding_error(ferrum_dtype_t dtype)
+{
+    return dtype == FERRUM_DTYPE_F16 ? 1e-3f : dtype == FERRUM_DTYPE_BF16 ? 8e-3f : 1e-7f;
 }
 
 static void free_ffn(ferrum_composed_ffn_t *ffn)
@@ -209,6 +216,7 @@ static ferrum_status_t composed_create(ferrum_compose_t *compose, ferrum_device_
     FERRUM_TRY(check_desc(compose, desc, &draft, err));
     FERRUM_TRY(backend_of(compose)->device_info(device, &info, err));
     draft.activation_dtype = info.activation_dtype;
+    draft.error_bound = rounding_error(info.activation_dtype);
 
     ferrum_composed_ffn_t *ffn = ferrum_sys->alloc(sizeof *ffn);
     if (!ffn)
@@ -255,7 +263,8 @@ static ferrum_status_t composed_info(const ferrum_expert_ffn_t *object,
                                      .num_experts = ffn->num_experts,
                                      .local_experts = ffn->local_experts,
                                      .bytes = ffn->bytes,
-                                     .source_bytes = ffn->source_bytes};
+                                     .source_bytes = ffn->source_bytes,
+                                     .error_bound = ffn->error_bound};
     FERRUM_COPY_TEXT(info.kernel,
                      ffn->gptq ? "composed of gemm_phase_batched" : "composed of StackedExperts");
     memcpy(out_info, &info, info.head.size < sizeof info ? info.head.size : sizeof info);

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 # The loader, against plugins that are good, bad and odd. They are built as modules; -rpath makes
 # libtool link them as shared objects although they are never installed.
+dist_check_SCRIPTS += tests/loader/guide.sh
+TESTS += tests/loader/guide.sh
+
 fixture_plugins = \
 	tests/loader/fixture.la \
 	tests/loader/fixture-thread.la \

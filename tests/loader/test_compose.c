@@ -496,6 +496,7 @@ START_TEST(resolution_says_how)
     EXPECT_OK(tables.moe_fused.expert_ffn_info(ffn, &info, &err));
     ck_assert_str_eq(info.kernel, "composed of StackedExperts");
     ck_assert_uint_eq(info.local_experts, LOCAL);
+    ck_assert(info.error_bound > 0 && info.error_bound <= 0.02f);
     ck_assert_uint_eq(info.source_bytes, sizeof dense);
     tables.moe_fused.expert_ffn_release(ffn);
 }

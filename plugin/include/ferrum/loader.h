@@ -31,7 +31,7 @@ extern "C" {
 /** How the text of an option is read. */
 typedef enum ferrum_option_kind {
     FERRUM_OPTION_TEXT,       /**< any text */
-    FERRUM_OPTION_PATHS,      /**< directories separated by ':'; ignored in setuid programs */
+    FERRUM_OPTION_PATHS,      /**< absolute directories separated by ':' */
     FERRUM_OPTION_UINT,       /**< decimal number; the default when it does not parse */
     FERRUM_OPTION_ON_IF_1,    /**< on only for exactly "1" */
     FERRUM_OPTION_OFF_IF_0,   /**< off only for exactly "0" */
@@ -54,8 +54,10 @@ typedef struct ferrum_options ferrum_options_t;
 FERRUM_API const ferrum_option_info_t *ferrum_option_table(size_t *out_count);
 /** All defaults, environment not consulted. Free with ferrum_options_free. [any-thread] */
 FERRUM_API ferrum_status_t ferrum_options_new(ferrum_options_t **out_options, ferrum_error_t *err);
-/** Read the environment once: known FERRUM_* variables are taken, unknown ones are reported one
- *  per line to @p logger (may be NULL) as warnings. [init] */
+/** Read the environment once: known FERRUM_* variables are taken, unknown ones and values that
+ *  cannot be read are reported one per line to @p logger (may be NULL) as warnings. An empty value
+ *  counts as unset, except for IF_PRESENT. FERRUM_TEST_* is left alone. In a setuid program nothing
+ *  is taken. [init] */
 FERRUM_API ferrum_status_t ferrum_options_from_env(const ferrum_logger_t *logger,
                                                    ferrum_options_t **out_options,
                                                    ferrum_error_t *err);
@@ -109,8 +111,9 @@ typedef struct ferrum_unload_report {
 /**
  * Make a loader.
  * @param options   copied; NULL: from the environment
- * @param allocator memory for plugins; NULL: malloc
- * @param logger    NULL: warnings and errors are dropped
+ * @param allocator memory for plugins; NULL: malloc. The struct is copied, what its `self` points
+ *                  to must outlive every module
+ * @param logger    copied in the same way; NULL: messages are dropped
  * [any-thread]
  */
 FERRUM_API ferrum_status_t ferrum_loader_new(const ferrum_options_t *options,
@@ -131,13 +134,20 @@ FERRUM_API void ferrum_candidates_free(ferrum_candidate_t *list);
 
 /**
  * Open the plugin that @p spec asks for: a name (strict), an ordered list "cuda,cpu", a path with
- * a '/', or "auto" (best score). NULL takes FERRUM_BACKEND. Every candidate that failed is listed
- * with its reason in @p err and, one per line, in the log; a list that falls back says so in the
- * log at WARN. [any-thread]
+ * a '/', or "auto" (best score). NULL takes FERRUM_BACKEND. A plugin whose probe fails, or whose
+ * score is not positive, is not used, however it was asked for. Every candidate that failed is
+ * listed with its reason in @p err and, one per line, in the log; a list that falls back says so in
+ * the log at WARN. [any-thread]
  */
 FERRUM_API ferrum_status_t ferrum_loader_select(ferrum_loader_t *loader, const char *spec,
                                                 ferrum_module_t **out_module, ferrum_error_t *err);
-/** Open one plugin file. [any-thread] */
+/**
+ * Open one plugin file, wherever it lies and whatever its score. A failed probe is no failure here:
+ * it is in the module's candidate. A pinned file of the same content that was open before is used
+ * again instead of mapping it twice.
+ * Errors: NOT_FOUND, PERMISSION, IO, OUT_OF_MEMORY; CORRUPT (no ELF file, or a damaged one),
+ * UNSUPPORTED (another machine), VERSION_MISMATCH, BAD_PLUGIN. [any-thread]
+ */
 FERRUM_API ferrum_status_t ferrum_loader_open(ferrum_loader_t *loader, const char *path,
                                               ferrum_module_t **out_module, ferrum_error_t *err);
 
