@@ -10,6 +10,7 @@ rules='
 abi           abi
 kernels       kernels abi/ferrum/types.h abi/ferrum/util.h
 backends/cpu  backends/cpu kernels abi
+backends/cuda backends/cuda kernels abi
 backends/metal-stub backends/metal-stub abi
 plugin        plugin abi
 host          host plugin/include abi kernels/kernels.h
@@ -20,6 +21,7 @@ docs          host/include plugin/include abi
 denied='
 kernels       stdio.h stdlib.h pthread.h threads.h
 backends/cpu  pthread.h threads.h omp.h
+backends/cuda pthread.h threads.h omp.h cuda.h
 backends/metal-stub pthread.h threads.h omp.h
 plugin        omp.h jansson.h pcre2.h utf8proc.h hwloc.h popt.h check.h
 host          omp.h popt.h check.h
