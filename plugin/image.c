@@ -12,6 +12,7 @@
 ferrum_status_t ferrum_check_owner(int fd, const char *path, ferrum_error_t *err)
 {
     struct stat st;
+    path = ferrum_path_tail(path);
     if (ferrum_sys->stat_fd(fd, &st) != 0)
         return ferrum_fail(err, FERRUM_IO, FERRUM_REASON_OTHER, "%s: %s", path, strerror(errno));
     if (st.st_mode & S_IWOTH)
@@ -66,6 +67,7 @@ static ferrum_status_t open_file(const char *path, bool trusted, struct stat *st
 {
     int fd = ferrum_sys->open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     ferrum_status_t status;
+    path = ferrum_path_tail(path);
     if (fd < 0)
         return fail_open(path, errno, err);
     if (ferrum_sys->stat_fd(fd, st) != 0)
@@ -166,6 +168,7 @@ ferrum_status_t ferrum_image_read(const char *path, bool trusted, ferrum_image_t
     FERRUM_TRY(open_file(path, trusted, &st, &from, err));
 
     ferrum_status_t status;
+    path = ferrum_path_tail(path);
     image.fd = ferrum_sys->memfd("ferrum-plugin");
     if (image.fd < 0)
         status = ferrum_fail(err, FERRUM_IO, FERRUM_REASON_OTHER,

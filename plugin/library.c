@@ -11,7 +11,6 @@
 
 struct ferrum_library {
     ferrum_library_t *next; /* in the list of kept libraries */
-    unsigned uses;          /* of a pinned library */
     bool kept;
     bool zombie; /* not provably idle: never handed out again */
     ferrum_image_t image;
@@ -23,7 +22,7 @@ struct ferrum_library {
     char pinned_reason[128];
 };
 
-/* Libraries that stay mapped. The mutex also guards `uses` of everything in the list. */
+/* Libraries that stay mapped, pinned ones and zombies. */
 static pthread_mutex_t kept_mutex = PTHREAD_MUTEX_INITIALIZER;
 static ferrum_library_t *kept_list;
 
@@ -34,8 +33,6 @@ static ferrum_library_t *take_kept(const ferrum_image_t *image)
     for (ferrum_library_t *l = kept_list; l && !found; l = l->next)
         if (!l->zombie && ferrum_image_same(&l->image, image))
             found = l;
-    if (found)
-        found->uses++;
     (void)pthread_mutex_unlock(&kept_mutex);
     return found;
 }
@@ -61,21 +58,22 @@ static void free_library(ferrum_library_t *library)
 static ferrum_status_t link_library(ferrum_library_t *library, const char *path,
                                     ferrum_error_t *err)
 {
+    const char *shown = ferrum_path_tail(path);
     (void)snprintf(library->name, sizeof library->name, "/proc/self/fd/%d", library->image.fd);
     if (library->may_start_threads && !ferrum_threads_list(&library->threads_before))
         return ferrum_fail(err, FERRUM_IO, FERRUM_REASON_OTHER,
-                           "%s: cannot list the threads of this process; is /proc mounted?", path);
+                           "%s: cannot list the threads of this process; is /proc mounted?", shown);
     library->handle = ferrum_sys->dl_open(library->name);
     if (!library->handle) {
         const char *why = dlerror();
-        return ferrum_fail(err, FERRUM_BAD_PLUGIN, FERRUM_REASON_OTHER, "cannot load %s: %s", path,
+        return ferrum_fail(err, FERRUM_BAD_PLUGIN, FERRUM_REASON_OTHER, "cannot load %s: %s", shown,
                            why ? why : "no reason given");
     }
     void *symbol = ferrum_sys->dl_sym(library->handle, FERRUM_PLUGIN_SYMBOL);
     memcpy(&library->query, &symbol, sizeof library->query);
     if (!library->query)
         return ferrum_fail(err, FERRUM_BAD_PLUGIN, FERRUM_REASON_OTHER, "%s does not export %s",
-                           path, FERRUM_PLUGIN_SYMBOL);
+                           shown, FERRUM_PLUGIN_SYMBOL);
     return FERRUM_OK;
 }
 
@@ -86,13 +84,12 @@ ferrum_status_t ferrum_library_open(const char *path, bool trusted, ferrum_libra
     ferrum_library_t *library = ferrum_sys->alloc(sizeof *library);
     if (!library)
         return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE, "no memory to open %s",
-                           path);
+                           ferrum_path_tail(path));
     library->image.fd = -1;
-    library->uses = 1;
-
     ferrum_status_t status = ferrum_image_read(path, trusted, &library->image, err);
     if (status == FERRUM_OK)
-        status = ferrum_elf_check(library->image.bytes, library->image.size, path, &facts, err);
+        status = ferrum_elf_check(library->image.bytes, library->image.size, ferrum_path_tail(path),
+                                  &facts, err);
     if (status != FERRUM_OK)
         goto free_library;
     ferrum_image_unmap(&library->image);
@@ -173,9 +170,6 @@ ferrum_library_fate_t ferrum_library_close(ferrum_library_t *library, const char
 {
     out_detail[0] = '\0';
     if (library->pinned_reason[0]) {
-        (void)pthread_mutex_lock(&kept_mutex);
-        library->uses--;
-        (void)pthread_mutex_unlock(&kept_mutex);
         ferrum_text_append(out_detail, detail_size, "pinned: %s", library->pinned_reason);
         return FERRUM_LIBRARY_PINNED;
     }

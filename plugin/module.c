@@ -205,11 +205,12 @@ ferrum_status_t ferrum_module_open(ferrum_loader_t *loader, const char *path, bo
                                    ferrum_candidate_t *out_facts, ferrum_module_t **out_module,
                                    ferrum_error_t *err)
 {
+    const char *shown = ferrum_path_tail(path);
     ferrum_status_t status;
     ferrum_module_t *module = ferrum_sys->alloc(sizeof *module);
     if (!module)
         return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE, "no memory to open %s",
-                           path);
+                           shown);
     atomic_init(&module->refs, 1);
     module->loader = loader;
     init_host(module);
@@ -222,11 +223,11 @@ ferrum_status_t ferrum_module_open(ferrum_loader_t *loader, const char *path, bo
         return status;
     }
     ferrum_loader_retain(loader);
-    status = query_plugin(module, path, err);
+    status = query_plugin(module, shown, err);
     if (status == FERRUM_OK)
-        status = copy_facts(module, path, err);
+        status = copy_facts(module, shown, err);
     if (status == FERRUM_OK)
-        status = resolve(module, path, err);
+        status = resolve(module, shown, err);
     if (status == FERRUM_OK)
         pin_if_asked(module);
     if (status == FERRUM_OK)

@@ -22,6 +22,19 @@ static inline void ferrum_text_copy(char *out, size_t size, const char *src)
     out[n] = '\0';
 }
 
+/** The end of a path, short enough to leave room for the rest of a message. */
+static inline const char *ferrum_path_tail(const char *path)
+{
+    enum {
+        LONGEST = 110
+    };
+    size_t n = strlen(path);
+    if (n <= LONGEST)
+        return path;
+    const char *slash = strchr(path + n - LONGEST, '/');
+    return slash ? slash + 1 : path + n - LONGEST;
+}
+
 /** Append to the text in @p out; when it does not fit, the text ends in "...". */
 FERRUM_PRINTF(3, 4)
 static inline void ferrum_text_append(char *out, size_t size, const char *fmt, ...)

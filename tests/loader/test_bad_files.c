@@ -68,6 +68,20 @@ START_TEST(other_kinds_of_files)
 }
 END_TEST
 
+START_TEST(long_paths_leave_room_for_the_reason)
+{
+    char deep[700] = "/nowhere/";
+    ferrum_module_t *module;
+    while (strlen(deep) < 600)
+        (void)strcat(deep, "a-long-name/");
+    (void)strcat(deep, "plugin.so");
+    ferrum_loader_t *loader = fixture_loader(NULL, "");
+    EXPECT_FAILS(ferrum_loader_open(loader, deep, &module, &err), FERRUM_NOT_FOUND,
+                 "a-long-name/plugin.so does not exist");
+    ferrum_loader_free(loader);
+}
+END_TEST
+
 START_TEST(devices)
 {
     ferrum_module_t *module;
@@ -297,6 +311,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 300);
     tcase_add_test(tests, other_kinds_of_files);
+    tcase_add_test(tests, long_paths_leave_room_for_the_reason);
     tcase_add_test(tests, devices);
     tcase_add_test(tests, programs_and_other_libraries);
     tcase_add_loop_test(tests, header_fields, 0, sizeof header_bytes / sizeof header_bytes[0]);
