@@ -14,6 +14,7 @@ host_model_libferrum_model_la_SOURCES = \
 	host/model/model_load.c \
 	host/model/model_scratch.c \
 	host/model/model_text.c \
+	host/model/qwen3_moe_layer.c host/model/qwen3_moe_layer.h \
 	host/model/rope.c host/model/rope.h \
 	host/model/row_decoder.c host/model/row_decoder.h \
 	host/model/weights.c host/model/weights.h \

@@ -10,6 +10,7 @@ model_tests = \
 	tests/model/test_model_graph \
 	tests/model/test_model_steady \
 	tests/model/test_model_trained \
+	tests/model/test_moe_layer \
 	tests/model/test_row_decoder
 
 check_PROGRAMS += $(model_tests)
@@ -50,6 +51,8 @@ tests_model_test_model_steady_LDFLAGS = \
 	-Wl,--wrap=getenv,--wrap=secure_getenv
 tests_model_test_model_trained_CPPFLAGS = $(model_tests_cppflags)
 tests_model_test_model_trained_LDADD = $(model_tests_ldadd)
+tests_model_test_moe_layer_CPPFLAGS = $(model_tests_cppflags)
+tests_model_test_moe_layer_LDADD = $(model_tests_ldadd)
 tests_model_test_row_decoder_CPPFLAGS = $(model_tests_cppflags)
 tests_model_test_row_decoder_LDADD = $(model_tests_ldadd)
 endif

@@ -38,7 +38,7 @@ static void open_trained(const char *name)
     entry = json_object_get(json_object_get(expected, "models"), name);
     ferrum_test_source_path("models", models);
     ferrum_test_join(models, json_string_value(json_object_get(entry, "path")), path);
-    ferrum_fixture_open(&fixture, 2, NULL);
+    ferrum_fixture_open(&fixture, 1, NULL);
     model = ferrum_fixture_model(&fixture, path, 512, 8);
 }
 
