@@ -47,13 +47,10 @@ static ferrum_status_t fake_end(ferrum_context_t *ctx, const ferrum_graph_key_t 
 {
     fake.recording = false;
     fake.key = *key;
-    ck_assert_int_eq(model->ops.backend->buffer_write_f32(ctx, model->scratch.residual.buffer, 0,
-                                                          fake.residual, COUNT * SYNTH_HIDDEN,
-                                                          NULL),
-                     FERRUM_OK);
-    if (++fake.ends == fake.fail_end)
+    if (++fake.ends == fake.fail_end) /* and leaves the buffers as it likes */
         return ferrum_fail(err, FERRUM_DEVICE_ERROR, FERRUM_REASON_OTHER, "end fails");
-    return FERRUM_OK;
+    return model->ops.backend->buffer_write_f32(ctx, model->scratch.residual.buffer, 0,
+                                                fake.residual, COUNT * SYNTH_HIDDEN, err);
 }
 
 /* The recorded step is always the whole pass over the requests in model->batch. */
