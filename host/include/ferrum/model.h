@@ -136,8 +136,9 @@ typedef struct ferrum_generate_options {
 /** Frozen least size of ferrum_generate_options_t. */
 #define FERRUM_GENERATE_OPTIONS_MIN_SIZE 56u
 
-/** Called for each token as it is made; return non-zero to stop. @p text are the bytes that became
- *  whole characters with this token (may be empty), not terminated. */
+/** Called for each token as it is made, an end token included; return non-zero to stop. @p text are
+ *  the bytes that became whole characters with this token (may be empty), not terminated; control
+ *  tokens have none. With the last token comes what was held back, broken bytes as U+FFFD. */
 typedef int ferrum_token_fn(void *arg, uint32_t token, const char *text, size_t text_bytes);
 
 /** Why a generation stopped, and its times. */
