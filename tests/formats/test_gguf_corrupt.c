@@ -192,6 +192,33 @@ START_TEST(bad_tensors)
 }
 END_TEST
 
+/* The data offset is the last field of the last tensor's entry. */
+START_TEST(bad_data_offsets)
+{
+    static const struct {
+        uint64_t offset;
+        const char *text;
+    } cases[] = {{4, "not aligned: 4"},
+                 {33, "not aligned: 33"},
+                 {32, "past the end"},
+                 {0ull - 32, "past the end"},
+                 {1ull << 63, "past the end"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        ferrum_gguf_writer_t *writer = with_tensor("t", 0, 1, DIMS(8), 32);
+        size_t header = ferrum_gguf_writer_header_bytes(writer);
+        uint8_t *data;
+        size_t bytes;
+        ferrum_gguf_t *gguf = NULL;
+        ferrum_gguf_writer_bytes(writer, &data, &bytes);
+        ferrum_gguf_writer_free(writer);
+        memcpy(data + header - 8, &cases[i].offset, 8);
+        EXPECT_FAILS(ferrum_gguf_open_memory(data, bytes, "bad.gguf", &gguf, &err), FERRUM_CORRUPT,
+                     cases[i].text);
+        free(data);
+    }
+}
+END_TEST
+
 START_TEST(bad_metadata)
 {
     static const uint32_t nested[] = {9, 2, 0, 0};
@@ -261,6 +288,24 @@ START_TEST(absurd_counts_fail_at_once)
 }
 END_TEST
 
+/* A large file of zeros could hold that many keys, but no real file does. */
+START_TEST(there_is_a_limit_on_keys)
+{
+    enum {
+        BYTES = 2 << 20
+    };
+    uint64_t count = FERRUM_GGUF_MAX_KEYS + 1;
+    uint8_t *data = calloc(1, BYTES);
+    ferrum_gguf_t *gguf = NULL;
+    ck_assert_ptr_nonnull(data);
+    memcpy(data, "GGUF\3", 5);
+    memcpy(data + 16, &count, 8);
+    EXPECT_FAILS(ferrum_gguf_open_memory(data, BYTES, "bad.gguf", &gguf, &err), FERRUM_CORRUPT,
+                 "more than any file can hold");
+    free(data);
+}
+END_TEST
+
 START_TEST(memory_must_be_aligned)
 {
     uint64_t words[8] = {0};
@@ -307,9 +352,11 @@ int main(void)
     tcase_add_test(tests, every_byte_of_the_header);
     tcase_add_test(tests, every_field_made_huge);
     tcase_add_test(tests, bad_tensors);
+    tcase_add_test(tests, bad_data_offsets);
     tcase_add_test(tests, bad_metadata);
     tcase_add_test(tests, bad_versions);
     tcase_add_test(tests, absurd_counts_fail_at_once);
+    tcase_add_test(tests, there_is_a_limit_on_keys);
     tcase_add_test(tests, memory_must_be_aligned);
     tcase_add_test(tests, random_damage);
     suite_add_tcase(suite, tests);

@@ -178,6 +178,19 @@ START_TEST(refuses_bad_indexes)
     check_index("b.weight", "missing.safetensors", FERRUM_NOT_FOUND, "missing.safetensors");
     check_index("z.weight", "one.safetensors", FERRUM_NOT_FOUND, "tensor z.weight");
     check_index("b.weight", "twin.safetensors", FERRUM_CORRUPT, "is both in");
+    /* Both shards exist, but the tensor is in the other one. */
+    ferrum_safetensors_writer_t *other = ferrum_safetensors_writer_new();
+    ferrum_safetensors_writer_add(other, "c.weight", "U8", 1, DIMS(3), "xyz", 3);
+    save(other, "other.safetensors");
+    ferrum_safetensors_t *swapped;
+    ferrum_safetensors_index_t *index = ferrum_safetensors_index_new();
+    ferrum_safetensors_index_add(index, "a.weight", "one.safetensors");
+    ferrum_safetensors_index_add(index, "b.weight", "other.safetensors");
+    ferrum_safetensors_index_save(index, in_directory("model.safetensors.index.json"));
+    ferrum_safetensors_index_free(index);
+    EXPECT_FAILS(ferrum_safetensors_open(directory, &swapped, &err), FERRUM_NOT_FOUND,
+                 "tensor b.weight is not in other.safetensors");
+
     static const char *const texts[] = {"{",
                                         "[]",
                                         "{}",

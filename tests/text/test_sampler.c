@@ -195,6 +195,15 @@ START_TEST(the_penalty_counts_the_window)
     ferrum_sampler_reset(sampler, 0);
     ck_assert_int_eq(sample(sampler, values), 0);
 
+    /* A token that has left the window wins again over one that never was in it. */
+    static const float close[VOCAB] = {4.0f, 3.0f, 2.0f, 1.9f, -9.0f, -9.0f, -9.0f, -9.0f};
+    EXPECT_OK(ferrum_sampler_accept(sampler, 0, &err));
+    EXPECT_OK(ferrum_sampler_accept(sampler, 5, &err));
+    ck_assert_int_eq(sample(sampler, close), 1);
+    EXPECT_OK(ferrum_sampler_accept(sampler, 5, &err));
+    ck_assert_int_eq(sample(sampler, close), 0);
+    ferrum_sampler_reset(sampler, 0);
+
     /* Negative logits are multiplied. */
     static const float negative[VOCAB] = {-1.0f, -2.0f, -9.0f, -9.0f, -9.0f, -9.0f, -9.0f, -9.0f};
     EXPECT_OK(ferrum_sampler_accept(sampler, 0, &err));
@@ -216,6 +225,15 @@ START_TEST(extreme_penalties_stay_finite)
     EXPECT_OK(ferrum_sampler_accept(sampler, 0, &err));
     EXPECT_OK(ferrum_sampler_accept(sampler, 1, &err));
     ck_assert_int_eq(sample(sampler, values), 0);
+    ferrum_sampler_free(sampler);
+
+    /* Nor does it mask the only token that is left. */
+    static const float only[VOCAB] = {-1e30f,    -INFINITY, -INFINITY, -INFINITY,
+                                      -INFINITY, -INFINITY, -INFINITY, -INFINITY};
+    params.repetition_penalty = 1e30f;
+    sampler = make(params);
+    EXPECT_OK(ferrum_sampler_accept(sampler, 0, &err));
+    ck_assert_int_eq(sample(sampler, only), 0);
     ferrum_sampler_free(sampler);
 }
 END_TEST

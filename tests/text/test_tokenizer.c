@@ -201,6 +201,26 @@ START_TEST(refuses_broken_text)
 }
 END_TEST
 
+/* A pattern that would take exponential time is given up, and what was encoded is taken back. */
+START_TEST(an_endless_pattern_is_an_error)
+{
+    static const char text[] = "<t>xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxzy";
+    ferrum_tokenizer_t *t = NULL;
+    ferrum_token_list_t list = {0};
+    EXPECT_OK(
+        load(&(tiny_json_t){.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":"
+                                             "\"Split\",\"pattern\":{\"Regex\":\"(x+x+)+y\"},"
+                                             "\"behavior\":\"Isolated\"},{\"type\":\"ByteLevel\","
+                                             "\"use_regex\":false}]}"},
+             &t, &err));
+    EXPECT_FAILS(ferrum_tokenizer_encode(t, text, strlen(text), 0, &list, &err), FERRUM_UNSUPPORTED,
+                 "gives up");
+    ck_assert_uint_eq(list.count, 0);
+    ferrum_token_list_free(&list);
+    ferrum_tokenizer_free(t);
+}
+END_TEST
+
 /* Push byte tokens and collect the pieces, each of which ends with a bar. */
 static void check_stream(const char *bytes, const char *wanted)
 {
@@ -453,6 +473,7 @@ int main(void)
     tcase_add_test(tests, several_patterns_cut_in_turn);
     tcase_add_test(tests, vowel_separator_is_not_space);
     tcase_add_test(tests, refuses_broken_text);
+    tcase_add_test(tests, an_endless_pattern_is_an_error);
     tcase_add_test(tests, decoder_holds_back_unfinished_characters);
     tcase_add_test(tests, decoder_refuses_unknown_ids);
     tcase_add_test(tests, json_refusals);
