@@ -68,6 +68,7 @@ CLEANFILES += tests/checks/installed.log tests/checks/installed.trs
 
 include tests/support/local.mk
 include tests/kernels/local.mk
+include tests/cpu/local.mk
 include tests/model/local.mk
 include tests/golden/local.mk
 include tests/conformance/local.mk

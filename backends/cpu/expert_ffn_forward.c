@@ -58,26 +58,28 @@ static ferrum_status_t check_args(const ferrum_context_t *ctx, const ferrum_expe
                                 ffn->num_experts, err);
 }
 
-/** Scratch and products of one call; afterwards nothing can fail. */
+/** Scratch and products of one call; afterwards nothing can fail. Scratch is sized by pairs, not by
+ *  the rows that this call's ids make of them, so that it depends on the shape alone. */
 static ferrum_status_t prepare(ferrum_context_t *ctx, const ferrum_expert_ffn_t *ffn,
                                const ferrum_expert_ffn_args_t *args, forward_t *forward,
                                ferrum_error_t *err)
 {
+    const uint32_t pairs = args->tokens * args->top_k;
     ferrum_cpu_grouping_t grouping;
     ferrum_cpu_places_t places;
 
-    FERRUM_TRY(ferrum_cpu_group_pairs(ctx, ferrum_cpu_i32(args->ids), args->tokens * args->top_k,
-                                      ffn->first_expert, ffn->local_experts, &grouping, err));
-    FERRUM_TRY(ferrum_cpu_new_places(ctx, grouping.rows, &places, err));
+    FERRUM_TRY(ferrum_cpu_group_pairs(ctx, ferrum_cpu_i32(args->ids), pairs, ffn->first_expert,
+                                      ffn->local_experts, &grouping, err));
+    FERRUM_TRY(ferrum_cpu_new_places(ctx, pairs, &places, err));
     for (uint32_t r = 0; r < grouping.rows; r++)
         places.in[r] = (uint64_t)(grouping.pairs[r] / args->top_k) * ffn->hidden;
     float *hidden =
-        ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_HIDDEN,
-                           ferrum_cpu_mul(grouping.rows, ffn->intermediate), sizeof *hidden, err);
-    float *slots =
-        hidden ? ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_DOWN,
-                                    ferrum_cpu_mul(grouping.rows, ffn->hidden), sizeof *slots, err)
-               : NULL;
+        ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_HIDDEN, ferrum_cpu_mul(pairs, ffn->intermediate),
+                           sizeof *hidden, err);
+    float *slots = hidden
+                       ? ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_DOWN,
+                                            ferrum_cpu_mul(pairs, ffn->hidden), sizeof *slots, err)
+                       : NULL;
     if (!slots)
         return FERRUM_OUT_OF_MEMORY;
 
@@ -89,10 +91,10 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, const ferrum_expert_ffn_t 
     forward->gate_up.activation = ffn->activation;
     FERRUM_TRY(ferrum_cpu_gate_up_init(
         ctx, &forward->gate_up, &ffn->gate, &ffn->up, grouping.buckets, grouping.bucket_count,
-        (ferrum_cpu_rows_t){ferrum_cpu_f32(args->x), places.in, 0}, hidden_rows, err));
+        (ferrum_cpu_rows_t){ferrum_cpu_f32(args->x), places.in, 0}, hidden_rows, pairs, err));
     FERRUM_TRY(ferrum_cpu_product_init(
         ctx, &forward->down, ffn->down.matrices, down_buckets, grouping.bucket_count, hidden_rows,
-        (ferrum_cpu_rows_t){slots, NULL, ffn->hidden}, FERRUM_CPU_SCRATCH_GATHER_MID, err));
+        (ferrum_cpu_rows_t){slots, NULL, ffn->hidden}, pairs, FERRUM_CPU_SCRATCH_GATHER_MID, err));
     forward->combine = (ferrum_cpu_combine_t){.slots = slots,
                                               .rows = grouping.packed_rows,
                                               .weights = ferrum_cpu_f32(args->weights),

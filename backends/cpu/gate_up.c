@@ -5,18 +5,18 @@ ferrum_status_t ferrum_cpu_gate_up_init(ferrum_context_t *ctx, ferrum_cpu_gate_u
                                         const ferrum_cpu_weights_t *gate,
                                         const ferrum_cpu_weights_t *up,
                                         ferrum_cpu_bucket_t *buckets, uint32_t count,
-                                        ferrum_cpu_rows_t x, ferrum_cpu_rows_t y,
+                                        ferrum_cpu_rows_t x, ferrum_cpu_rows_t y, uint64_t capacity,
                                         ferrum_error_t *err)
 {
     const bool permuted = gate->permuted || up->permuted;
 
     FERRUM_TRY(ferrum_cpu_product_init(ctx, &job->gate, gate->matrices, buckets, count, x, y,
-                                       FERRUM_CPU_SCRATCH_GATHER, err));
+                                       capacity, FERRUM_CPU_SCRATCH_GATHER, err));
     job->up = job->gate;
     job->up.matrices = up->matrices;
     if (permuted)
         FERRUM_TRY(ferrum_cpu_product_init(ctx, &job->up, up->matrices, buckets, count, x, y,
-                                           FERRUM_CPU_SCRATCH_GATHER_UP, err));
+                                           capacity, FERRUM_CPU_SCRATCH_GATHER_UP, err));
     else
         job->up.gather_queue.count = 0;
     job->gathers = job->gate.gathered || job->up.gathered;

@@ -22,7 +22,7 @@ ferrum_status_t ferrum_cpu_gate_up_init(ferrum_context_t *ctx, ferrum_cpu_gate_u
                                         const ferrum_cpu_weights_t *gate,
                                         const ferrum_cpu_weights_t *up,
                                         ferrum_cpu_bucket_t *buckets, uint32_t count,
-                                        ferrum_cpu_rows_t x, ferrum_cpu_rows_t y,
+                                        ferrum_cpu_rows_t x, ferrum_cpu_rows_t y, uint64_t capacity,
                                         ferrum_error_t *err);
 
 /** Inside a region, by all threads: gather, barrier, all tiles. */

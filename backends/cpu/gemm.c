@@ -25,7 +25,7 @@ ferrum_status_t ferrum_cpu_gemm(ferrum_context_t *ctx, const ferrum_buffer_t *a,
     ferrum_cpu_bucket_t bucket = {.count = m};
     FERRUM_TRY(ferrum_cpu_product_init(
         ctx, &product, &matrix, &bucket, 1, (ferrum_cpu_rows_t){ferrum_cpu_f32(a), NULL, k},
-        (ferrum_cpu_rows_t){ferrum_cpu_f32(out), NULL, n}, FERRUM_CPU_SCRATCH_GATHER, err));
+        (ferrum_cpu_rows_t){ferrum_cpu_f32(out), NULL, n}, m, FERRUM_CPU_SCRATCH_GATHER, err));
     ferrum_cpu_product_run(ctx, &product);
     return FERRUM_OK;
 }

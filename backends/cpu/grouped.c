@@ -65,9 +65,9 @@ ferrum_cpu_tile_t ferrum_cpu_tile(const ferrum_cpu_tiling_t *tiling,
     };
 }
 
-bool ferrum_cpu_needs_gather(const ferrum_cpu_matrix_t *matrices,
-                             const ferrum_cpu_bucket_t *buckets, uint32_t count,
-                             const ferrum_cpu_rows_t *x)
+/** Whether some matrix in use permutes its inputs, or a bucket has several rows at odd places. */
+static bool needs_gather(const ferrum_cpu_matrix_t *matrices, const ferrum_cpu_bucket_t *buckets,
+                         uint32_t count, const ferrum_cpu_rows_t *x)
 {
     for (uint32_t i = 0; i < count; i++)
         if (matrices[buckets[i].matrix].perm || (x->offsets && buckets[i].count > 1))
@@ -75,21 +75,10 @@ bool ferrum_cpu_needs_gather(const ferrum_cpu_matrix_t *matrices,
     return false;
 }
 
-/** Rows that the buckets reach to. */
-static uint64_t packed_rows(const ferrum_cpu_bucket_t *buckets, uint32_t count)
-{
-    uint64_t rows = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        const uint64_t end = (uint64_t)buckets[i].first + buckets[i].count;
-        rows = end > rows ? end : rows;
-    }
-    return rows;
-}
-
 ferrum_status_t ferrum_cpu_product_init(ferrum_context_t *ctx, ferrum_cpu_product_t *product,
                                         const ferrum_cpu_matrix_t *matrices,
                                         ferrum_cpu_bucket_t *buckets, uint32_t count,
-                                        ferrum_cpu_rows_t x, ferrum_cpu_rows_t y,
+                                        ferrum_cpu_rows_t x, ferrum_cpu_rows_t y, uint64_t capacity,
                                         ferrum_cpu_scratch_t kind, ferrum_error_t *err)
 {
     product->vector = ferrum_cpu_vector(ctx);
@@ -102,11 +91,16 @@ ferrum_status_t ferrum_cpu_product_init(ferrum_context_t *ctx, ferrum_cpu_produc
     atomic_init(&product->tile_queue.next, 0);
     product->gather_queue.count = count;
     product->tile_queue.count = product->tiling.tiles;
-    if (!ferrum_cpu_needs_gather(matrices, buckets, count, &x))
+    const bool gathers = needs_gather(matrices, buckets, count, &x);
+    if (!gathers && (!x.offsets || capacity <= 1))
         return FERRUM_OK;
-    product->gathered = ferrum_cpu_scratch(
-        ctx, kind, ferrum_cpu_mul(packed_rows(buckets, count), matrices[0].k), sizeof(float), err);
-    return product->gathered ? FERRUM_OK : FERRUM_OUT_OF_MEMORY;
+    float *scratch = ferrum_cpu_scratch(ctx, kind, ferrum_cpu_mul(capacity, matrices[0].k),
+                                        sizeof *scratch, err);
+    if (!scratch)
+        return FERRUM_OUT_OF_MEMORY;
+    if (gathers)
+        product->gathered = scratch;
+    return FERRUM_OK;
 }
 
 /** Make the rows of one bucket contiguous, in the order of its matrix's inputs. */

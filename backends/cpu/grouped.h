@@ -81,21 +81,14 @@ ferrum_cpu_tile_t ferrum_cpu_tile(const ferrum_cpu_tiling_t *tiling,
                                   const ferrum_cpu_matrix_t *matrices, uint64_t index);
 
 /**
- * Whether the rows of @p buckets have to be gathered before a product: some matrix that is used
- * permutes its inputs, or some bucket has several rows at irregular places.
- */
-bool ferrum_cpu_needs_gather(const ferrum_cpu_matrix_t *matrices,
-                             const ferrum_cpu_bucket_t *buckets, uint32_t count,
-                             const ferrum_cpu_rows_t *x);
-
-/**
  * Prepare a product: tiles @p buckets, gets gather scratch of @p kind where needed. @p x and @p y
- * give the places of packed rows. The buckets must stay valid.
+ * give the places of packed rows. The buckets must stay valid. @p capacity is how many packed rows
+ * a call like this one can have, so that a step whose rows spread differently allocates nothing.
  */
 ferrum_status_t ferrum_cpu_product_init(ferrum_context_t *ctx, ferrum_cpu_product_t *product,
                                         const ferrum_cpu_matrix_t *matrices,
                                         ferrum_cpu_bucket_t *buckets, uint32_t count,
-                                        ferrum_cpu_rows_t x, ferrum_cpu_rows_t y,
+                                        ferrum_cpu_rows_t x, ferrum_cpu_rows_t y, uint64_t capacity,
                                         ferrum_cpu_scratch_t kind, ferrum_error_t *err);
 
 /** Inside a region, by all threads: gather the rows; nothing when not needed. A barrier has to

@@ -189,7 +189,7 @@ ferrum_status_t ferrum_cpu_linear_forward(ferrum_context_t *ctx, const ferrum_li
         ferrum_cpu_product_init(ctx, &product, linear->matrices, buckets, linear->parts,
                                 (ferrum_cpu_rows_t){ferrum_cpu_f32(x) + x_offset, NULL, linear->k},
                                 (ferrum_cpu_rows_t){ferrum_cpu_f32(y) + y_offset, NULL, linear->n},
-                                FERRUM_CPU_SCRATCH_GATHER, err));
+                                m, FERRUM_CPU_SCRATCH_GATHER, err));
     ferrum_cpu_product_run(ctx, &product);
     return FERRUM_OK;
 }

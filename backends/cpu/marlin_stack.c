@@ -70,12 +70,13 @@ ferrum_status_t ferrum_cpu_zero_workspace(ferrum_context_t *ctx, ferrum_marlin_s
 
 static ferrum_status_t run_product(ferrum_context_t *ctx, const ferrum_cpu_weights_t *weights,
                                    ferrum_cpu_bucket_t *buckets, uint32_t count,
-                                   ferrum_cpu_rows_t x, ferrum_cpu_rows_t y, ferrum_error_t *err)
+                                   ferrum_cpu_rows_t x, ferrum_cpu_rows_t y, uint64_t capacity,
+                                   ferrum_error_t *err)
 {
     ferrum_cpu_product_t product;
 
     FERRUM_TRY(ferrum_cpu_product_init(ctx, &product, weights->matrices, buckets, count, x, y,
-                                       FERRUM_CPU_SCRATCH_GATHER, err));
+                                       capacity, FERRUM_CPU_SCRATCH_GATHER, err));
     ferrum_cpu_product_run(ctx, &product);
     return FERRUM_OK;
 }
@@ -165,9 +166,9 @@ ferrum_status_t ferrum_cpu_gemm_phase_batched(ferrum_context_t *ctx, ferrum_marl
             places.out[packed] = ((uint64_t)d->out_row + r) * weights->n;
         }
     }
-    return run_product(ctx, weights, buckets, count,
-                       (ferrum_cpu_rows_t){ferrum_cpu_f32(in), places.in, k},
-                       (ferrum_cpu_rows_t){ferrum_cpu_f32(out), places.out, weights->n}, err);
+    return run_product(
+        ctx, weights, buckets, count, (ferrum_cpu_rows_t){ferrum_cpu_f32(in), places.in, k},
+        (ferrum_cpu_rows_t){ferrum_cpu_f32(out), places.out, weights->n}, total, err);
 }
 
 /** A checked alignment: which padded slots hold a row, and how many do. */
@@ -177,7 +178,6 @@ typedef struct alignment {
     uint32_t total;
     uint32_t block_size;
     uint64_t ids; /**< ids below this are rows, the others padding */
-    uint64_t rows;
 } alignment_t;
 
 static bool is_row(const alignment_t *alignment, uint32_t slot)
@@ -220,7 +220,6 @@ static ferrum_status_t check_alignment(ferrum_context_t *ctx, const ferrum_moe_r
             return ferrum_fail(err, FERRUM_INVALID_INPUT, FERRUM_REASON_RANGE,
                                "gemm_phase_vllm: row %d is in the alignment twice",
                                alignment->sorted[s]);
-        alignment->rows++;
     }
     return FERRUM_OK;
 }
@@ -243,10 +242,9 @@ ferrum_status_t ferrum_cpu_gemm_phase_vllm(ferrum_context_t *ctx, ferrum_marlin_
     if (block_size == 0)
         return FERRUM_CPU_REFUSE(err, FERRUM_REASON_BLOCK_SIZE, "block_size is %u", block_size);
     FERRUM_TRY(check_alignment(ctx, routing, weights->experts, &alignment, err));
-    FERRUM_TRY(ferrum_cpu_new_places(ctx, alignment.rows, &places, err));
-    ferrum_cpu_bucket_t *buckets =
-        ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_BUCKETS,
-                           ferrum_cpu_blocks(alignment.total, block_size), sizeof *buckets, err);
+    FERRUM_TRY(ferrum_cpu_new_places(ctx, alignment.ids, &places, err));
+    ferrum_cpu_bucket_t *buckets = ferrum_cpu_scratch(
+        ctx, FERRUM_CPU_SCRATCH_BUCKETS, routing->expert_ids->count, sizeof *buckets, err);
     if (!buckets)
         return FERRUM_OUT_OF_MEMORY;
     for (uint32_t s = 0; s < alignment.total; s++) {
@@ -261,7 +259,8 @@ ferrum_status_t ferrum_cpu_gemm_phase_vllm(ferrum_context_t *ctx, ferrum_marlin_
     }
     return run_product(ctx, weights, buckets, count,
                        (ferrum_cpu_rows_t){ferrum_cpu_f32(in), places.in, weights->k},
-                       (ferrum_cpu_rows_t){ferrum_cpu_f32(out), places.out, weights->n}, err);
+                       (ferrum_cpu_rows_t){ferrum_cpu_f32(out), places.out, weights->n},
+                       alignment.ids, err);
 }
 
 ferrum_status_t ferrum_cpu_make_expert_linear(ferrum_marlin_stack_t *stack, uint64_t offset,

@@ -115,17 +115,18 @@ static ferrum_status_t check_gemv(const ferrum_context_t *ctx, const gemv_t *gem
 static ferrum_status_t run_buckets(ferrum_context_t *ctx, const ferrum_cpu_weights_t *weights,
                                    const ferrum_cpu_weights_t *up, ferrum_cpu_bucket_t *buckets,
                                    uint32_t count, ferrum_cpu_rows_t x, ferrum_cpu_rows_t y,
-                                   ferrum_error_t *err)
+                                   uint64_t capacity, ferrum_error_t *err)
 {
     if (up) {
         ferrum_cpu_gate_up_t job = {.activation.kind = FERRUM_ACTIVATION_SILU_MUL};
-        FERRUM_TRY(ferrum_cpu_gate_up_init(ctx, &job, weights, up, buckets, count, x, y, err));
+        FERRUM_TRY(
+            ferrum_cpu_gate_up_init(ctx, &job, weights, up, buckets, count, x, y, capacity, err));
         ferrum_cpu_gate_up_run(ctx, &job);
         return FERRUM_OK;
     }
     ferrum_cpu_product_t product;
     FERRUM_TRY(ferrum_cpu_product_init(ctx, &product, weights->matrices, buckets, count, x, y,
-                                       FERRUM_CPU_SCRATCH_GATHER, err));
+                                       capacity, FERRUM_CPU_SCRATCH_GATHER, err));
     ferrum_cpu_product_run(ctx, &product);
     return FERRUM_OK;
 }
@@ -137,10 +138,10 @@ static ferrum_status_t run_gemv(ferrum_context_t *ctx, const gemv_t *gemv, ferru
     ferrum_cpu_places_t places;
 
     FERRUM_TRY(check_gemv(ctx, gemv, err));
-    FERRUM_TRY(ferrum_cpu_group_pairs(ctx, ferrum_cpu_i32(gemv->ids) + gemv->ids_offset,
-                                      gemv->tokens * gemv->top_k, 0, weights->experts, &grouping,
-                                      err));
-    FERRUM_TRY(ferrum_cpu_new_places(ctx, grouping.rows, &places, err));
+    const uint32_t pairs = gemv->tokens * gemv->top_k;
+    FERRUM_TRY(ferrum_cpu_group_pairs(ctx, ferrum_cpu_i32(gemv->ids) + gemv->ids_offset, pairs, 0,
+                                      weights->experts, &grouping, err));
+    FERRUM_TRY(ferrum_cpu_new_places(ctx, pairs, &places, err));
     for (uint32_t r = 0; r < grouping.rows; r++) {
         const uint32_t pair = grouping.pairs[r];
         places.in[r] = pair / gemv->top_k * gemv->outer + pair % gemv->top_k * gemv->inner;
@@ -149,7 +150,8 @@ static ferrum_status_t run_gemv(ferrum_context_t *ctx, const gemv_t *gemv, ferru
     return run_buckets(
         ctx, weights, gemv->up ? &gemv->up->weights : NULL, grouping.buckets, grouping.bucket_count,
         (ferrum_cpu_rows_t){ferrum_cpu_f32(gemv->a) + gemv->a_offset, places.in, 0},
-        (ferrum_cpu_rows_t){ferrum_cpu_f32(gemv->out) + gemv->out_offset, places.out, 0}, err);
+        (ferrum_cpu_rows_t){ferrum_cpu_f32(gemv->out) + gemv->out_offset, places.out, 0}, pairs,
+        err);
 }
 
 ferrum_status_t ferrum_cpu_gemv_moe_id(ferrum_context_t *ctx, const ferrum_stacked_experts_t *stack,
@@ -242,9 +244,8 @@ typedef struct pair_lists {
 
 /** Ids in range, and no pair twice: two threads would write its row. */
 static ferrum_status_t check_lists(ferrum_context_t *ctx, const pair_lists_t *lists,
-                                   uint32_t *out_rows, ferrum_error_t *err)
+                                   ferrum_error_t *err)
 {
-    uint32_t rows = 0;
     uint8_t *marks;
 
     FERRUM_TRY(ferrum_cpu_check_ids("gemm_moe_id", "tpe", lists->tpe, lists->experts, 0,
@@ -259,10 +260,8 @@ static ferrum_status_t check_lists(ferrum_context_t *ctx, const pair_lists_t *li
                 return ferrum_fail(err, FERRUM_INVALID_INPUT, FERRUM_REASON_RANGE,
                                    "gemm_moe_id: pair %d is listed twice", list[s]);
             marks[list[s]] = 1;
-            rows++;
         }
     }
-    *out_rows = rows;
     return FERRUM_OK;
 }
 
@@ -272,10 +271,10 @@ static ferrum_status_t run_lists(ferrum_context_t *ctx, const ferrum_stacked_exp
 {
     const ferrum_cpu_weights_t *weights = &stack->weights;
     ferrum_cpu_places_t places;
-    uint32_t rows = 0, count = 0, r = 0;
+    uint32_t count = 0, r = 0;
 
-    FERRUM_TRY(check_lists(ctx, lists, &rows, err));
-    FERRUM_TRY(ferrum_cpu_new_places(ctx, rows, &places, err));
+    FERRUM_TRY(check_lists(ctx, lists, err));
+    FERRUM_TRY(ferrum_cpu_new_places(ctx, lists->pairs, &places, err));
     ferrum_cpu_bucket_t *buckets =
         ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_BUCKETS, weights->experts, sizeof *buckets, err);
     if (!buckets)
@@ -291,7 +290,7 @@ static ferrum_status_t run_lists(ferrum_context_t *ctx, const ferrum_stacked_exp
         }
     }
     return run_buckets(ctx, weights, NULL, buckets, count, (ferrum_cpu_rows_t){a, places.in, 0},
-                       (ferrum_cpu_rows_t){out, places.out, 0}, err);
+                       (ferrum_cpu_rows_t){out, places.out, 0}, lists->pairs, err);
 }
 
 ferrum_status_t ferrum_cpu_gemm_moe_id(ferrum_context_t *ctx, const ferrum_stacked_experts_t *stack,
@@ -303,14 +302,14 @@ ferrum_status_t ferrum_cpu_gemm_moe_id(ferrum_context_t *ctx, const ferrum_stack
     FERRUM_CPU_CHECK_POINTER(stack, err);
     const ferrum_cpu_weights_t *weights = &stack->weights;
     const uint64_t pairs = ferrum_cpu_mul(batch, top_k);
+    if (ne11 != 1 && ne11 != top_k)
+        return FERRUM_CPU_REFUSE(err, FERRUM_REASON_RANGE, "ne11 is %u, expected 1 or top_k %u",
+                                 ne11, top_k);
     FERRUM_CPU_CHECK(
         ctx, err, {"a", a, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul3(batch, ne11, weights->k)},
         {"ids", ids, FERRUM_DTYPE_I32, 0, ferrum_cpu_mul(weights->experts, max_per_expert)},
         {"tpe", tpe, FERRUM_DTYPE_I32, 0, weights->experts},
         {"out", out, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(pairs, weights->n)});
-    if (ne11 != 1 && ne11 != top_k)
-        return FERRUM_CPU_REFUSE(err, FERRUM_REASON_RANGE, "ne11 is %u, expected 1 or top_k %u",
-                                 ne11, top_k);
     if (pairs > INT32_MAX)
         return FERRUM_CPU_REFUSE(err, FERRUM_REASON_OVERFLOW, "%llu pairs do not fit in an i32",
                                  (unsigned long long)pairs);

@@ -6,4 +6,6 @@ tests_support_libferrum_test_support_la_SOURCES = \
 	tests/support/expect.h \
 	tests/support/files.c tests/support/files.h \
 	tests/support/gguf_writer.c tests/support/gguf_writer.h \
-	tests/support/safetensors_writer.c tests/support/safetensors_writer.h
+	tests/support/safetensors_writer.c tests/support/safetensors_writer.h \
+	tests/support/test_executor.c tests/support/test_executor.h \
+	tests/support/test_host.c tests/support/test_host.h
