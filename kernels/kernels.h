@@ -14,6 +14,8 @@
 #ifndef FERRUM_KERNELS_H
 #define FERRUM_KERNELS_H
 
+#include "kernels/packed.h"
+
 #include <ferrum/types.h>
 
 /** Processor features, as bits that ferrum_cpu_features() reports. */
@@ -104,6 +106,7 @@ typedef struct ferrum_kernel_set {
     size_t matmul_count;
     ferrum_gptq_matmul_fn *gptq_matmul; /**< NULL: take the next lower set's */
     ferrum_vector_ops_t vector;         /**< complete in every set */
+    const ferrum_packed_ops_t *packed;  /**< products of packed weights; NULL: the set has none */
 } ferrum_kernel_set_t;
 
 /** All sets that were compiled in, widest first; the last one is "scalar" and needs nothing. */

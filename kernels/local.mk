@@ -17,6 +17,8 @@ kernels_libferrum_kernels_scalar_la_SOURCES = \
 	kernels/scalar/dequant_legacy_scalar.c \
 	kernels/scalar/matmul_blocks_scalar.c \
 	kernels/scalar/matmul_gptq_scalar.c \
+	kernels/packed.h \
+	kernels/scalar/packed_scalar.c \
 	kernels/scalar/set_scalar.c \
 	kernels/scalar/vector_scalar.c
 
@@ -26,7 +28,8 @@ kernels_libferrum_kernels_la_LIBADD = kernels/libferrum-kernels-scalar.la -lm
 EXTRA_DIST += kernels/README.md
 
 if FERRUM_X86
-noinst_LTLIBRARIES += kernels/libferrum-kernels-avx2.la kernels/libferrum-kernels-avx512.la
+noinst_LTLIBRARIES += kernels/libferrum-kernels-avx2.la kernels/libferrum-kernels-avx512.la \
+	kernels/libferrum-kernels-avx512vnni.la
 
 kernels_libferrum_kernels_avx2_la_CPPFLAGS = $(kernels_cppflags)
 kernels_libferrum_kernels_avx2_la_CFLAGS = $(AM_CFLAGS) -mavx2 -mfma -mf16c
@@ -53,10 +56,20 @@ kernels_libferrum_kernels_avx512_la_SOURCES = \
 	kernels/x86/set_avx512.c \
 	kernels/x86/vector_avx512.c
 
+kernels_libferrum_kernels_avx512vnni_la_CPPFLAGS = $(kernels_cppflags)
+kernels_libferrum_kernels_avx512vnni_la_CFLAGS = $(AM_CFLAGS) \
+	-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mf16c
+kernels_libferrum_kernels_avx512vnni_la_SOURCES = \
+	kernels/x86/packed_avx512vnni.c \
+	kernels/x86/packed_avx512vnni.h \
+	kernels/x86/quantise_avx512vnni.c \
+	kernels/x86/set_avx512vnni.c
+
 kernels_libferrum_kernels_la_CPPFLAGS += -DFERRUM_HAVE_X86
 kernels_libferrum_kernels_la_SOURCES += kernels/x86/cpu_features_x86.c
 kernels_libferrum_kernels_la_LIBADD += \
-	kernels/libferrum-kernels-avx512.la kernels/libferrum-kernels-avx2.la
+	kernels/libferrum-kernels-avx512vnni.la kernels/libferrum-kernels-avx512.la \
+	kernels/libferrum-kernels-avx2.la
 endif
 
 if FERRUM_ARM

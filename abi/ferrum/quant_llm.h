@@ -371,8 +371,9 @@ typedef struct ferrum_quant_llm_ops {
                                           const ferrum_gguf_weights_t *weights,
                                           ferrum_stacked_experts_t **out_stack,
                                           ferrum_error_t *err);
-    /** A Linear from one GPTQ matrix. Errors: INVALID_ARGUMENT (a count, shape, group size or g_idx
-     *  entry that contradicts the others), UNSUPPORTED with a reason. [any-thread] Since 1.0. */
+    /** A Linear from one GPTQ matrix. Errors: INVALID_ARGUMENT (a count or shape that contradicts
+     *  the others), INVALID_INPUT (a g_idx entry out of range), UNSUPPORTED with a reason.
+     *  [any-thread] Since 1.0. */
     ferrum_status_t (*load_gptq)(ferrum_device_t *device, const ferrum_gptq_t *weights,
                                  ferrum_linear_t **out_linear, ferrum_error_t *err);
     /**

@@ -268,7 +268,7 @@ static void bad_gptq_cases(cf_suite_t *suite)
         if (i == 0)
             bad.group_size = 48;
         else if (i == 1)
-            indices[77] = 4, bad.g_idx = indices;
+            indices[77] = 4, bad.g_idx = indices, expected = FERRUM_INVALID_INPUT;
         else if (i == 2)
             bad.g_idx_count = 127;
         else if (i == 3)

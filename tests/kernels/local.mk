@@ -5,6 +5,7 @@ kernel_tests = \
 	tests/kernels/test_dequant \
 	tests/kernels/test_gptq \
 	tests/kernels/test_matmul \
+	tests/kernels/test_packed \
 	tests/kernels/test_select \
 	tests/kernels/test_vector
 
@@ -24,6 +25,8 @@ tests_kernels_test_gptq_CPPFLAGS = $(kernel_tests_cppflags)
 tests_kernels_test_gptq_LDADD = $(kernel_tests_ldadd)
 tests_kernels_test_matmul_CPPFLAGS = $(kernel_tests_cppflags)
 tests_kernels_test_matmul_LDADD = $(kernel_tests_ldadd)
+tests_kernels_test_packed_CPPFLAGS = $(kernel_tests_cppflags)
+tests_kernels_test_packed_LDADD = $(kernel_tests_ldadd)
 tests_kernels_test_select_CPPFLAGS = $(kernel_tests_cppflags)
 tests_kernels_test_select_LDADD = $(kernel_tests_ldadd)
 tests_kernels_test_vector_CPPFLAGS = $(kernel_tests_cppflags)
