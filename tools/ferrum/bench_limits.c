@@ -81,7 +81,7 @@ __attribute__((target("avx512f,avx512vnni"))) static int dot_avx512(long steps)
             __asm__ volatile("" : "+v"(acc[j])); /* keeps the sum from being folded */
         }
     UNROLL for (int j = 1; j < CHAINS; j++) acc[0] = _mm512_add_epi32(acc[0], acc[j]);
-    return _mm512_reduce_add_epi32(acc[0]);
+    return _mm_cvtsi128_si32(_mm512_castsi512_si128(acc[0])); /* any lane keeps the sums alive */
 }
 #endif
 

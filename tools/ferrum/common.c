@@ -48,6 +48,17 @@ int cli_finish_output(void)
     return CLI_OK;
 }
 
+/* A command that has not started cannot free what popt copied for it. */
+static void free_texts(const struct poptOption *table)
+{
+    for (; table->arg != NULL; table++) {
+        if ((table->argInfo & POPT_ARG_MASK) != POPT_ARG_STRING)
+            continue;
+        free(*(char **)table->arg);
+        *(char **)table->arg = NULL;
+    }
+}
+
 int cli_parse(int argc, const char **argv, const struct poptOption *table, const char *usage,
               poptContext *out_context, bool *out_help)
 {
@@ -71,12 +82,14 @@ int cli_parse(int argc, const char **argv, const struct poptOption *table, const
             cli_error(CLI_USAGE, "%s: %s; ferrum %s --help lists the options",
                       poptBadOption(context, POPT_BADOPTION_NOALIAS), poptStrerror(rc), argv[0]);
     } else if (help) {
+        argv[0] = "ferrum"; /* popt prints it before the usage */
         poptPrintHelp(context, stdout, 0);
         *out_help = true;
         result = cli_finish_output();
     }
     if (result != CLI_OK || *out_help) {
         poptFreeContext(context);
+        free_texts(table);
         return result;
     }
     *out_context = context;
