@@ -210,7 +210,8 @@ static ferrum_buffer_t *upload(ferrum_dtype_t dtype, const void *data, uint64_t 
     return buffer;
 }
 
-/* Routing with skipped pairs, experts that are elsewhere, and one token without any. */
+/* Routing with skipped pairs, experts that are elsewhere, and one token without any that is here.
+ */
 static void make_problem(problem_t *p, uint32_t tokens)
 {
     memset(p, 0, sizeof *p);
@@ -220,11 +221,13 @@ static void make_problem(problem_t *p, uint32_t tokens)
         p->out[i] = random_value(); /* dirty */
     }
     for (uint32_t i = 0; i < tokens * TOP_K; i++) {
+        static const int32_t skipped[TOP_K] = {-1, 0, EXPERTS - 1};
         p->ids[i] = (int32_t)((random_value() + 1.0f) * 0.5f * (EXPERTS + 1)) - 1;
-        p->weights[i] = 0.5f + 0.4f * random_value();
+        if (i / TOP_K == 2)
+            p->ids[i] = skipped[i % TOP_K];
+        bool kept = p->ids[i] >= FIRST && p->ids[i] < FIRST + LOCAL;
+        p->weights[i] = kept ? 0.5f + 0.4f * random_value() : NAN; /* not to be looked at */
     }
-    for (uint32_t j = 0; tokens > 2 && j < TOP_K; j++)
-        p->ids[2 * TOP_K + j] = j == 0 ? -1 : j == 1 ? 0 : EXPERTS - 1;
     p->bx = upload(FERRUM_DTYPE_F32, p->x, tokens * HIDDEN);
     p->bids = upload(FERRUM_DTYPE_I32, p->ids, tokens * TOP_K);
     p->bweights = upload(FERRUM_DTYPE_F32, p->weights, tokens * TOP_K);
@@ -314,6 +317,13 @@ START_TEST(equals_the_oracle)
     make_layer(&layer, ways[_i].gptq);
     EXPECT_OK(tables.moe_fused.expert_ffn_create(device, &layer.desc, &ffn, &err));
     free_layer(&layer); /* weights are borrowed for the call only; dense is not used any more */
+    make_problem(p, ways[_i].tokens); /* fill the scratch with what must not come out later */
+    for (uint32_t i = 0; i < ways[_i].tokens * HIDDEN; i++)
+        p->x[i] = NAN;
+    EXPECT_OK(tables.backend.buffer_write(ctx, p->bx, 0, FERRUM_DTYPE_F32, p->x,
+                                          (uint64_t)ways[_i].tokens * HIDDEN, &err));
+    EXPECT_OK(tables.moe_fused.expert_ffn_forward(ctx, ffn, &p->args, &err));
+    free_problem(p);
     for (int accumulate = 0; accumulate < 2; accumulate++) {
         make_problem(p, ways[_i].tokens);
         p->args.flags = accumulate ? FERRUM_FFN_ACCUMULATE : 0;
