@@ -5,6 +5,7 @@ if HAVE_CHECK
 model_tests = \
 	tests/model/test_block_allocator \
 	tests/model/test_model \
+	tests/model/test_model_faults \
 	tests/model/test_model_files \
 	tests/model/test_model_golden \
 	tests/model/test_model_graph \
@@ -38,6 +39,10 @@ tests_model_test_block_allocator_CPPFLAGS = $(model_tests_cppflags)
 tests_model_test_block_allocator_LDADD = $(model_tests_ldadd)
 tests_model_test_model_CPPFLAGS = $(model_tests_cppflags)
 tests_model_test_model_LDADD = $(model_tests_ldadd)
+tests_model_test_model_faults_CPPFLAGS = $(model_tests_cppflags)
+tests_model_test_model_faults_LDADD = $(model_tests_ldadd)
+tests_model_test_model_faults_LDFLAGS = \
+	-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=posix_memalign
 tests_model_test_model_files_CPPFLAGS = $(model_tests_cppflags)
 tests_model_test_model_files_LDADD = $(model_tests_ldadd)
 tests_model_test_model_golden_CPPFLAGS = $(model_tests_cppflags)
