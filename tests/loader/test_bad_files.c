@@ -283,7 +283,11 @@ END_TEST
 START_TEST(damaged_relocations)
 {
     Elf64_Shdr section = section_of(SHT_RELA);
-    const uint64_t copy_type = 5; /* R_X86_64_COPY; on other machines an unknown one */
+#if defined(__aarch64__)
+    const uint64_t copy_type = R_AARCH64_COPY;
+#else
+    const uint64_t copy_type = R_X86_64_COPY;
+#endif
     for (int kind = 0; kind < 4; kind++) {
         Elf64_Rela good, bad;
         memcpy(&good, plugin + section.sh_offset, sizeof good);
