@@ -8,7 +8,8 @@ cpu_tests = \
 	tests/cpu/test_faults \
 	tests/cpu/test_linear \
 	tests/cpu/test_ops \
-	tests/cpu/test_routing
+	tests/cpu/test_routing \
+	tests/cpu/test_tiles
 
 check_PROGRAMS += $(cpu_tests)
 TESTS += $(cpu_tests)
@@ -38,4 +39,6 @@ tests_cpu_test_ops_CPPFLAGS = $(cpu_tests_cppflags)
 tests_cpu_test_ops_LDADD = $(cpu_tests_ldadd)
 tests_cpu_test_routing_CPPFLAGS = $(cpu_tests_cppflags)
 tests_cpu_test_routing_LDADD = $(cpu_tests_ldadd)
+tests_cpu_test_tiles_CPPFLAGS = $(cpu_tests_cppflags)
+tests_cpu_test_tiles_LDADD = $(cpu_tests_ldadd)
 endif
