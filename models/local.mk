@@ -3,6 +3,7 @@
 EXTRA_DIST += \
 	models/tiny-qwen3moe-q4_k.gguf \
 	models/tiny-qwen3moe-gptq \
+	models/README.md \
 	models/expected.json \
 	models/heldout.json \
 	models/train/README.md \

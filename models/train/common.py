@@ -108,7 +108,10 @@ def train_tokenizer(texts):
 def load_tokenizer():
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(BUILD / "tokenizer.json"))
+    path = BUILD / "tokenizer.json"
+    if not path.exists():       # nothing was trained here: use the shipped one
+        path = MODELS / "tiny-qwen3moe-gptq" / "tokenizer.json"
+    return Tokenizer.from_file(str(path))
 
 
 def encode_chapters(tokenizer, chapters):
