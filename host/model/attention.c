@@ -21,22 +21,45 @@ static bool has_all(const ferrum_ops_t *ops, const char *table, const char *cons
     return true;
 }
 
-static bool paged_supported(const ferrum_model_t *model)
+static ferrum_status_t layout_supported(const ferrum_model_t *model, ferrum_kv_layout_t layout,
+                                        ferrum_error_t *err)
 {
     const ferrum_ops_t *ops = &model->ops;
-    if (!(ops->info.caps & FERRUM_CAP_PAGED_KV))
-        return false;
+    uint64_t needed = layout == FERRUM_KV_LAYOUT_VLLM
+                          ? FERRUM_CAP_PAGED_KV | FERRUM_CAP_PAGED_KV_VLLM
+                          : FERRUM_CAP_PAGED_KV;
+    if ((ops->info.caps & needed) != needed)
+        return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_LAYOUT,
+                           "backend %s has no such cache", ferrum_module_name(ops->module));
     ferrum_problem_t problem = {.head = FERRUM_HEAD(ferrum_problem_t),
                                 .kind = FERRUM_PROBLEM_PAGED_ATTENTION,
                                 .head_dim = model->config->head_dim,
                                 .block_size = FERRUM_KV_BLOCK_TOKENS,
-                                .kv_layout = FERRUM_KV_LAYOUT_FA,
+                                .kv_layout = layout,
                                 .activation_dtype = ops->info.activation_dtype};
+    return ops->quant->supports(ops->device, &problem, err);
+}
+
+/* Whether the cache is paged; its layout is then model->kv_layout. */
+static ferrum_status_t choose_layout(ferrum_model_t *model, bool *out_paged, ferrum_error_t *err)
+{
+    const ferrum_ops_t *ops = &model->ops;
+    const ferrum_options_t *options = ferrum_runtime_get_options(model->runtime);
+    int asked = ferrum_options_switch(options, "FERRUM_USE_VLLM_PAGED_ATTN");
     ferrum_error_t why = FERRUM_ERROR_INIT;
-    if (ops->quant->supports(ops->device, &problem, &why) == FERRUM_OK)
-        return true;
-    ferrum_ops_log(ops, FERRUM_LOG_INFO, "paged KV is not used: %s", why.message);
-    return false;
+    bool vllm = asked == 1 || (asked < 0 && !(ops->info.caps & FERRUM_CAP_HOST_WRAP));
+    *out_paged = true;
+    model->kv_layout = FERRUM_KV_LAYOUT_VLLM;
+    if (vllm && layout_supported(model, FERRUM_KV_LAYOUT_VLLM, &why) == FERRUM_OK)
+        return FERRUM_OK;
+    if (asked == 1)
+        return ferrum_fail(err, FERRUM_UNSUPPORTED, why.reason,
+                           "FERRUM_USE_VLLM_PAGED_ATTN=1 does not work here: %s", why.message);
+    model->kv_layout = FERRUM_KV_LAYOUT_FA;
+    *out_paged = layout_supported(model, FERRUM_KV_LAYOUT_FA, &why) == FERRUM_OK;
+    if (!*out_paged)
+        ferrum_ops_log(ops, FERRUM_LOG_INFO, "paged KV is not used: %s", why.message);
+    return FERRUM_OK;
 }
 
 ferrum_status_t ferrum_model_choose_attention(ferrum_model_t *model, ferrum_error_t *err)
@@ -49,7 +72,8 @@ ferrum_status_t ferrum_model_choose_attention(ferrum_model_t *model, ferrum_erro
     static const char *const chain[] = {"split_qkv", "qk_norm_rope", "kv_cache_append_head_major",
                                         NULL};
     const ferrum_ops_t *ops = &model->ops;
-    bool pages = paged_supported(model);
+    bool pages;
+    FERRUM_TRY(choose_layout(model, &pages, err));
     bool plain = has_all(ops, "backend", contiguous);
     if (pages && (ops->info.caps & FERRUM_CAP_VARLEN_QKV) && has_all(ops, "quant_llm", varlen))
         model->attention_path = FERRUM_ATTENTION_VARLEN;
@@ -65,7 +89,10 @@ ferrum_status_t ferrum_model_choose_attention(ferrum_model_t *model, ferrum_erro
         return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_NOT_IMPLEMENTED,
                            "backend %s has neither paged nor contiguous attention",
                            ferrum_module_name(ops->module));
-    ferrum_ops_log(ops, FERRUM_LOG_INFO, "attention: %s", path_names[model->attention_path]);
+    ferrum_ops_log(ops, FERRUM_LOG_INFO, "attention: %s%s", path_names[model->attention_path],
+                   model->attention_path > FERRUM_ATTENTION_PAGED ? ""
+                   : model->kv_layout == FERRUM_KV_LAYOUT_VLLM    ? ", vLLM layout"
+                                                                  : ", FlashAttention layout");
     return FERRUM_OK;
 }
 

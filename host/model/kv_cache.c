@@ -273,7 +273,7 @@ static ferrum_status_t make_pools(ferrum_kv_cache_t *cache, ferrum_error_t *err)
         pool->block_size = FERRUM_KV_BLOCK_TOKENS;
         pool->num_kv_heads = shape->kv_heads;
         pool->head_dim = shape->head_dim;
-        pool->layout = FERRUM_KV_LAYOUT_FA;
+        pool->layout = shape->layout;
         pool->max_blocks_per_seq = cache->table_length;
     }
     return FERRUM_OK;

@@ -3,9 +3,9 @@
  * @file kv_cache.h
  * @brief Keys and values of all requests of a model, and the requests themselves.
  *
- * Paged: per layer one pool of K and one of V, [blocks, kv_heads, 16, head_dim]; a request owns a
- * list of block numbers that all layers share, grows block by block and may share full blocks with
- * others (prefix cache). Contiguous, for backends without paged ops: per request and layer
+ * Paged: per layer one pool of K and one of V, in one layout throughout; a request owns a list of
+ * block numbers that all layers share, grows block by block and may share full blocks with others
+ * (prefix cache). Contiguous, for backends without paged ops: per request and layer
  * [kv_heads, capacity, head_dim], kept for the next request when one ends.
  *
  * Pools are made on first use. Positions beyond `length` are scratch: a step that fails gives its
@@ -26,7 +26,8 @@ typedef struct ferrum_kv_shape {
     uint32_t max_sequences; /**< requests alive at once */
     uint32_t pool_blocks;   /**< paged: blocks of all requests; 0: enough for all of them */
     bool paged;
-    bool prefix_cache; /**< paged: share full blocks of equal prefixes */
+    ferrum_kv_layout_t layout; /**< paged */
+    bool prefix_cache;         /**< paged: share full blocks of equal prefixes */
 } ferrum_kv_shape_t;
 
 /** One request. */

@@ -67,6 +67,7 @@ static ferrum_status_t open_kv(ferrum_model_t *model, const ferrum_model_options
                  DEFAULT_SEQUENCES),
         .pool_blocks = pick(0, ferrum_options_uint(options, "FERRUM_KV_MAX_BLOCKS"), 0),
         .paged = model->attention_path <= FERRUM_ATTENTION_PAGED,
+        .layout = model->kv_layout,
         .prefix_cache = ferrum_options_switch(options, "FERRUM_PREFIX_CACHE") == 1,
     };
     FERRUM_TRY(ferrum_kv_cache_new(&model->ops, &shape, &model->kv, err));

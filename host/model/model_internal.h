@@ -98,6 +98,7 @@ struct ferrum_model {
     ferrum_buffer_t *cos, *sin; /**< f32 [capacity, head_dim / 2] */
 
     ferrum_attention_path_t attention_path;
+    ferrum_kv_layout_t kv_layout; /**< of a paged cache */
     ferrum_attn_config_t attention;
     ferrum_kv_cache_t *kv;
     ferrum_sequence_t **batch; /**< [max_sequences]: requests of the pass at hand */
@@ -155,7 +156,12 @@ uint64_t ferrum_model_scratch_bytes(const ferrum_model_t *model);
 
 /* ---- attention.c ---- */
 
-/** The path that the backend supports, logged. Errors: UNSUPPORTED with the reasons. */
+/**
+ * The path and cache layout that the backend supports, logged. FERRUM_USE_VLLM_PAGED_ATTN: 1 takes
+ * the vLLM layout or refuses, 0 the FlashAttention layout; unset takes vLLM's where the device has
+ * it, except where the device's memory is the host's: there whole rows of keys read faster.
+ * Errors: UNSUPPORTED with the reason.
+ */
 ferrum_status_t ferrum_model_choose_attention(ferrum_model_t *model, ferrum_error_t *err);
 /** Put positions, lengths and block tables of a pass where the device sees them. */
 ferrum_status_t ferrum_model_upload_pass(ferrum_model_t *model, const ferrum_pass_t *pass,

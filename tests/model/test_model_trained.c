@@ -9,12 +9,12 @@
 
 #include "tests/model/model_fixture.h"
 
-/* Logits differ by rounding: relative error per row, and a lead below which another token may win.
- */
-#define LOGITS_BOUND 1e-4
-#define LEAST_MARGIN 2e-3
+/* Each op may be off by what FERRUM_PRECISION_ACCURATE allows on a CPU, 5e-4; logits are at the end
+ * of a dozen of them. A token whose lead is smaller than that error may lose. */
+#define LOGITS_BOUND 2e-3
+#define LEAST_MARGIN 2e-2
 /* Mean negative log likelihood per token. */
-#define LOSS_BOUND 1e-3
+#define LOSS_BOUND 2e-3
 
 static const char *const names[] = {"gguf", "gptq"};
 
