@@ -121,6 +121,20 @@ static ferrum_status_t check_options(const ferrum_device_options_t *options, fer
     return FERRUM_OK;
 }
 
+static ferrum_status_t select_precision(const ferrum_host_t *host,
+                                        ferrum_packed_precision_t *out_precision,
+                                        ferrum_error_t *err)
+{
+    const char *text = host->option ? host->option(host->self, "FERRUM_PRECISION") : NULL;
+
+    if (text && *text && strcmp(text, "accurate") != 0 && strcmp(text, "fast") != 0)
+        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_PRECISION,
+                           "FERRUM_PRECISION=%.40s is neither accurate nor fast", text);
+    *out_precision =
+        text && strcmp(text, "fast") == 0 ? FERRUM_PACKED_FAST : FERRUM_PACKED_ACCURATE;
+    return FERRUM_OK;
+}
+
 ferrum_status_t ferrum_cpu_device_open(const ferrum_host_t *host,
                                        const ferrum_device_options_t *options,
                                        ferrum_device_t **out_device, ferrum_error_t *err)
@@ -134,6 +148,8 @@ ferrum_status_t ferrum_cpu_device_open(const ferrum_host_t *host,
     FERRUM_TRY(ferrum_cpu_select_features(host, &opened.features, err));
     opened.kernels = ferrum_kernel_select(opened.features);
     opened.gptq_matmul = ferrum_kernel_gptq_matmul(opened.kernels, opened.features);
+    opened.packed = opened.kernels->packed;
+    FERRUM_TRY(select_precision(host, &opened.precision, err));
     FERRUM_TRY(ferrum_cpu_alloc(&opened, sizeof opened, "a device", &memory, err));
 
     ferrum_device_t *device = memory.ptr;
@@ -141,6 +157,8 @@ ferrum_status_t ferrum_cpu_device_open(const ferrum_host_t *host,
     device->features = opened.features;
     device->kernels = opened.kernels;
     device->gptq_matmul = opened.gptq_matmul;
+    device->packed = opened.packed;
+    device->precision = opened.precision;
     atomic_init(&device->refs, 1);
     *out_device = device;
     return FERRUM_OK;
@@ -165,7 +183,7 @@ static void processor_name(char name[static 49])
     memcpy(name, "processor", sizeof "processor");
 #if defined(__x86_64__)
     uint32_t registers[12] = {0};
-    if (__get_cpuid_max(0x80000000u, NULL) < 0x80000004u)
+    if ((uint32_t)__get_cpuid_max(0x80000000u, NULL) < 0x80000004u)
         return;
     for (uint32_t i = 0; i < 3; i++)
         (void)__get_cpuid(0x80000002u + i, &registers[4 * i], &registers[4 * i + 1],

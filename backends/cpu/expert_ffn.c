@@ -23,12 +23,13 @@ static ferrum_status_t check_role_shape(const role_shape_t *role, uint32_t exper
 
 static ferrum_status_t load_gptq_role(const ferrum_device_t *device,
                                       const ferrum_expert_weights_t *source,
-                                      const role_shape_t *role, ferrum_cpu_weights_t *out_weights,
-                                      ferrum_error_t *err)
+                                      const role_shape_t *role, ferrum_packed_precision_t precision,
+                                      ferrum_cpu_weights_t *out_weights, ferrum_error_t *err)
 {
     FERRUM_CPU_CHECK_STRUCT(source->gptq[0], FERRUM_GPTQ_MIN_SIZE, err);
     FERRUM_TRY(check_role_shape(role, role->experts, source->gptq[0]->n, source->gptq[0]->k, err));
-    FERRUM_TRY(ferrum_cpu_weights_from_gptq(device, source->gptq, role->experts, out_weights, err));
+    FERRUM_TRY(ferrum_cpu_weights_from_gptq(device, source->gptq, role->experts, precision,
+                                            out_weights, err));
     if (source->bias && out_weights->bias.ptr)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_BIAS,
                            "expert_ffn_create: %s has a bias and its GPTQ matrices have one too",
@@ -39,6 +40,7 @@ static ferrum_status_t load_gptq_role(const ferrum_device_t *device,
 /** Load one role into @p out_weights, which the caller frees whatever happens. */
 static ferrum_status_t load_role(const ferrum_device_t *device,
                                  const ferrum_expert_weights_t *source, const role_shape_t *role,
+                                 ferrum_packed_precision_t precision,
                                  ferrum_cpu_weights_t *out_weights, ferrum_error_t *err)
 {
     FERRUM_TRY(ferrum_cpu_check_struct("expert_ffn_create", role->name, source,
@@ -47,12 +49,12 @@ static ferrum_status_t load_role(const ferrum_device_t *device,
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_FORMAT,
                            "expert_ffn_create: %s needs either GGUF or GPTQ weights", role->name);
     if (source->gptq) {
-        FERRUM_TRY(load_gptq_role(device, source, role, out_weights, err));
+        FERRUM_TRY(load_gptq_role(device, source, role, precision, out_weights, err));
     } else {
         FERRUM_CPU_CHECK_STRUCT(source->gguf, FERRUM_GGUF_WEIGHTS_MIN_SIZE, err);
         FERRUM_TRY(check_role_shape(role, source->gguf->experts, source->gguf->rows,
                                     source->gguf->cols, err));
-        FERRUM_TRY(ferrum_cpu_weights_from_gguf(device, source->gguf, out_weights, err));
+        FERRUM_TRY(ferrum_cpu_weights_from_gguf(device, source->gguf, precision, out_weights, err));
     }
     return ferrum_cpu_weights_set_bias(device, out_weights, source->bias, err);
 }
@@ -83,11 +85,15 @@ static ferrum_status_t load_ffn(ferrum_expert_ffn_t *ffn, const ferrum_expert_ff
     const role_shape_t gate = {"gate", ffn->local_experts, ffn->intermediate, ffn->hidden};
     const role_shape_t up = {"up", ffn->local_experts, ffn->intermediate, ffn->hidden};
     const role_shape_t down = {"down", ffn->local_experts, ffn->hidden, ffn->intermediate};
+    const ferrum_packed_precision_t precision =
+        desc->precision == FERRUM_PRECISION_DEFAULT ? ffn->device->precision
+        : desc->precision == FERRUM_PRECISION_FAST  ? FERRUM_PACKED_FAST
+                                                    : FERRUM_PACKED_ACCURATE;
 
     FERRUM_TRY(ferrum_cpu_activation_from(desc->activation, &ffn->activation, err));
-    FERRUM_TRY(load_role(ffn->device, desc->gate, &gate, &ffn->gate, err));
-    FERRUM_TRY(load_role(ffn->device, desc->up, &up, &ffn->up, err));
-    return load_role(ffn->device, desc->down, &down, &ffn->down, err);
+    FERRUM_TRY(load_role(ffn->device, desc->gate, &gate, precision, &ffn->gate, err));
+    FERRUM_TRY(load_role(ffn->device, desc->up, &up, precision, &ffn->up, err));
+    return load_role(ffn->device, desc->down, &down, precision, &ffn->down, err);
 }
 
 ferrum_status_t ferrum_cpu_expert_ffn_create(ferrum_device_t *device,
@@ -144,6 +150,16 @@ static void format_name(const ferrum_cpu_weights_t *weights, char name[static 16
         (void)snprintf(name, 16, "gptq%u", weights->bits);
 }
 
+/** Errors of the first half pass through the second: the bounds of both add up. */
+static float largest_bound(const ferrum_expert_ffn_t *ffn)
+{
+    const float gate = ferrum_cpu_weights_error_bound(&ffn->gate);
+    const float up = ferrum_cpu_weights_error_bound(&ffn->up);
+    const float down = ferrum_cpu_weights_error_bound(&ffn->down);
+    const float first = gate > up ? gate : up;
+    return first > down ? first : down;
+}
+
 ferrum_status_t ferrum_cpu_expert_ffn_info(const ferrum_expert_ffn_t *ffn,
                                            ferrum_expert_ffn_info_t *out_info, ferrum_error_t *err)
 {
@@ -159,7 +175,7 @@ ferrum_status_t ferrum_cpu_expert_ffn_info(const ferrum_expert_ffn_t *ffn,
         .bytes = ferrum_cpu_weights_bytes(&ffn->gate) + ferrum_cpu_weights_bytes(&ffn->up) +
                  ferrum_cpu_weights_bytes(&ffn->down),
         .source_bytes = ffn->gate.source_bytes + ffn->up.source_bytes + ffn->down.source_bytes,
-        .error_bound = FERRUM_CPU_F32_ERROR_BOUND,
+        .error_bound = largest_bound(ffn),
     };
     format_name(&ffn->gate, gate);
     format_name(&ffn->up, up);

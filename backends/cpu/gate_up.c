@@ -8,13 +8,15 @@ ferrum_status_t ferrum_cpu_gate_up_init(ferrum_context_t *ctx, ferrum_cpu_gate_u
                                         ferrum_cpu_rows_t x, ferrum_cpu_rows_t y, uint64_t capacity,
                                         ferrum_error_t *err)
 {
-    const bool permuted = gate->permuted || up->permuted;
+    /* Both read the same prepared rows, unless one of them prepares its own. */
+    const bool apart = gate->permuted || up->permuted || gate->precision != up->precision ||
+                       gate->matrices[0].packed.kind != up->matrices[0].packed.kind;
 
     FERRUM_TRY(ferrum_cpu_product_init(ctx, &job->gate, gate->matrices, buckets, count, x, y,
                                        capacity, FERRUM_CPU_SCRATCH_GATHER, err));
     job->up = job->gate;
     job->up.matrices = up->matrices;
-    if (permuted)
+    if (apart)
         FERRUM_TRY(ferrum_cpu_product_init(ctx, &job->up, up->matrices, buckets, count, x, y,
                                            capacity, FERRUM_CPU_SCRATCH_GATHER_UP, err));
     else
@@ -33,17 +35,17 @@ static void gate_up_tile(void *arg, uint64_t item, uint32_t thread)
     const ferrum_cpu_tile_t tile = ferrum_cpu_tile(&gate->tiling, gate->matrices, item);
     const uint64_t first = (uint64_t)tile.bucket->first + tile.token;
     float gate_out[CELLS], up_out[CELLS];
-    size_t ldx;
+    size_t stride;
 
-    const float *x = ferrum_cpu_product_input(gate, &tile, &ldx);
-    ferrum_cpu_matrix_product(gate->vector, &gate->matrices[tile.bucket->matrix], tile.row,
-                              tile.rows, x, ldx, tile.tokens, gate_out, tile.rows);
-    x = ferrum_cpu_product_input(up, &tile, &ldx);
-    ferrum_cpu_matrix_product(up->vector, &up->matrices[tile.bucket->matrix], tile.row, tile.rows,
-                              x, ldx, tile.tokens, up_out, tile.rows);
+    const void *x = ferrum_cpu_product_input(gate, &tile, &stride);
+    ferrum_cpu_matrix_product(gate->device, &gate->matrices[tile.bucket->matrix], tile.row,
+                              tile.rows, x, stride, tile.tokens, gate_out, tile.rows);
+    x = ferrum_cpu_product_input(up, &tile, &stride);
+    ferrum_cpu_matrix_product(up->device, &up->matrices[tile.bucket->matrix], tile.row, tile.rows,
+                              x, stride, tile.tokens, up_out, tile.rows);
     for (uint32_t t = 0; t < tile.tokens; t++)
-        ferrum_cpu_activate(gate->vector, &job->activation, gate_out + (size_t)t * tile.rows,
-                            up_out + (size_t)t * tile.rows,
+        ferrum_cpu_activate(&gate->device->kernels->vector, &job->activation,
+                            gate_out + (size_t)t * tile.rows, up_out + (size_t)t * tile.rows,
                             ferrum_cpu_row(&gate->y, first + t) + tile.row, tile.rows);
 }
 

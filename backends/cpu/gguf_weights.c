@@ -48,8 +48,68 @@ static ferrum_status_t check_source(const ferrum_device_t *device,
     return FERRUM_OK;
 }
 
+bool ferrum_cpu_packs_blocks(const ferrum_device_t *device, ferrum_weight_format_t format,
+                             uint32_t n, uint32_t k)
+{
+    ferrum_packed_matrix_t shape;
+    return device->packed && ferrum_packed_shape(ferrum_packed_kind_of(format), n, k, 0, &shape);
+}
+
+/** Panels of all experts in one block of memory. */
+static ferrum_status_t pack_experts(const ferrum_device_t *device,
+                                    const ferrum_gguf_weights_t *source,
+                                    ferrum_packed_precision_t precision,
+                                    ferrum_cpu_weights_t *weights, ferrum_error_t *err)
+{
+    ferrum_packed_matrix_t shape;
+
+    (void)ferrum_packed_shape(ferrum_packed_kind_of(source->format), weights->n, weights->k, 0,
+                              &shape);
+    const size_t panels = weights->n / FERRUM_PANEL_ROWS;
+    const size_t row_bytes = (size_t)(source->bytes / source->experts / source->rows);
+    FERRUM_TRY(ferrum_cpu_alloc(device,
+                                ferrum_cpu_mul3(weights->experts, panels, shape.panel_bytes),
+                                "packed weights", &weights->data, err));
+    const uint8_t *rows = source->data;
+    uint8_t *next = weights->data.ptr;
+    weights->precision = precision;
+    for (uint32_t e = 0; e < weights->experts; e++) {
+        weights->matrices[e].packed = shape;
+        weights->matrices[e].packed.panels = next;
+        weights->matrices[e].precision = precision;
+        for (size_t p = 0; p < panels; p++, next += shape.panel_bytes) {
+            ferrum_pack_blocks(&shape, rows, row_bytes, next);
+            rows += FERRUM_PANEL_ROWS * row_bytes;
+        }
+    }
+    return FERRUM_OK;
+}
+
+/** Blocks byte for byte, copied unless they stay mapped. */
+static ferrum_status_t keep_experts(const ferrum_device_t *device,
+                                    const ferrum_gguf_weights_t *source,
+                                    ferrum_cpu_weights_t *weights, ferrum_error_t *err)
+{
+    const uint8_t *data = source->data;
+    const size_t expert_bytes = (size_t)(source->bytes / source->experts);
+
+    if (!(source->flags & FERRUM_WEIGHTS_MAPPED)) {
+        FERRUM_TRY(ferrum_cpu_alloc(device, source->bytes, "weights", &weights->data, err));
+        memcpy(weights->data.ptr, source->data, (size_t)source->bytes);
+        data = weights->data.ptr;
+    }
+    for (uint32_t e = 0; e < weights->experts; e++) {
+        ferrum_cpu_matrix_t *matrix = &weights->matrices[e];
+        matrix->matmul = ferrum_kernel_matmul(device->kernels, device->features, source->format);
+        matrix->rows = data + e * expert_bytes;
+        matrix->row_bytes = expert_bytes / source->rows;
+    }
+    return FERRUM_OK;
+}
+
 ferrum_status_t ferrum_cpu_weights_from_gguf(const ferrum_device_t *device,
                                              const ferrum_gguf_weights_t *source,
+                                             ferrum_packed_precision_t precision,
                                              ferrum_cpu_weights_t *out_weights, ferrum_error_t *err)
 {
     FERRUM_TRY(check_source(device, source, err));
@@ -58,25 +118,15 @@ ferrum_status_t ferrum_cpu_weights_from_gguf(const ferrum_device_t *device,
                                     .k = source->cols,
                                     .format = source->format,
                                     .source_bytes = source->bytes};
-    const uint8_t *data = source->data;
+    const bool packs =
+        precision && ferrum_cpu_packs_blocks(device, source->format, source->rows, source->cols);
 
     FERRUM_TRY(ferrum_cpu_weights_new_matrices(device, &weights, err));
-    if (!(source->flags & FERRUM_WEIGHTS_MAPPED)) {
-        const ferrum_status_t status =
-            ferrum_cpu_alloc(device, source->bytes, "weights", &weights.data, err);
-        if (status != FERRUM_OK) {
-            ferrum_cpu_weights_free(device, &weights);
-            return status;
-        }
-        memcpy(weights.data.ptr, source->data, (size_t)source->bytes);
-        data = weights.data.ptr;
-    }
-    const size_t expert_bytes = (size_t)(source->bytes / source->experts);
-    for (uint32_t e = 0; e < weights.experts; e++) {
-        ferrum_cpu_matrix_t *matrix = &weights.matrices[e];
-        matrix->matmul = ferrum_kernel_matmul(device->kernels, device->features, source->format);
-        matrix->rows = data + e * expert_bytes;
-        matrix->row_bytes = expert_bytes / source->rows;
+    const ferrum_status_t status = packs ? pack_experts(device, source, precision, &weights, err)
+                                         : keep_experts(device, source, &weights, err);
+    if (status != FERRUM_OK) {
+        ferrum_cpu_weights_free(device, &weights);
+        return status;
     }
     *out_weights = weights;
     return FERRUM_OK;

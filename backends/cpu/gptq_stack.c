@@ -70,12 +70,109 @@ static ferrum_status_t load_biases(const ferrum_device_t *device,
     return FERRUM_OK;
 }
 
-static ferrum_status_t load_all(const ferrum_device_t *device, const ferrum_gptq_t *const *sources,
-                                ferrum_cpu_weights_t *weights, ferrum_error_t *err)
+/** Whether a matrix can be packed: its groups are full, whatever rows they are made of. */
+static bool fits_panels(const ferrum_gptq_t *source, uint32_t *counts)
 {
+    if (!source->g_idx || source->group_size == 0)
+        return true;
+    memset(counts, 0, source->k / source->group_size * sizeof *counts);
+    for (uint32_t i = 0; i < source->k; i++)
+        if (++counts[source->g_idx[i]] > source->group_size)
+            return false;
+    return true;
+}
+
+/** Shape of the panels, or false when these matrices are not packed. */
+static bool packed_shape(const ferrum_device_t *device, const ferrum_gptq_t *const *sources,
+                         const ferrum_cpu_weights_t *weights, ferrum_packed_precision_t precision,
+                         uint32_t *counts, ferrum_packed_matrix_t *out_shape)
+{
+    const uint32_t group = sources[0]->group_size ? sources[0]->group_size : weights->k;
+    if (!precision || !device->packed ||
+        !ferrum_packed_shape(weights->bits == 4 ? FERRUM_PACKED_GPTQ4 : FERRUM_PACKED_GPTQ8,
+                             weights->n, weights->k, group, out_shape))
+        return false;
+    for (uint32_t e = 0; e < weights->experts; e++)
+        if (!fits_panels(sources[e], counts))
+            return false;
+    return true;
+}
+
+/** One matrix at a time is brought into the kernels' common form in @p staging, then packed. */
+static void pack_matrices(const ferrum_gptq_t *const *sources, const ferrum_packed_matrix_t *shape,
+                          ferrum_packed_precision_t precision, void *staging,
+                          ferrum_cpu_weights_t *weights)
+{
+    uint8_t *next = weights->data.ptr;
+    uint32_t *perms = weights->perms.ptr;
+
+    weights->precision = precision;
+    for (uint32_t e = 0; e < weights->experts; e++) {
+        const ferrum_cpu_gptq_layout_t layout = ferrum_cpu_gptq_layout(sources[e]);
+        ferrum_cpu_matrix_t *matrix = &weights->matrices[e];
+        ferrum_gptq_matrix_t common;
+        const uint32_t *perm;
+        ferrum_cpu_gptq_fill(sources[e], &layout, staging, &common, &perm);
+        matrix->packed = *shape;
+        matrix->packed.panels = next;
+        matrix->precision = precision;
+        for (uint32_t col = 0; col < weights->n; col += FERRUM_PANEL_ROWS) {
+            ferrum_pack_gptq(shape, common.qweight, common.scales, common.zeros, weights->n, col,
+                             next);
+            next += shape->panel_bytes;
+        }
+        if (perm) {
+            matrix->perm = memcpy(perms + (size_t)e * weights->k, perm, weights->k * sizeof *perm);
+            weights->permuted = true;
+        }
+    }
+}
+
+static ferrum_status_t load_packed(const ferrum_device_t *device,
+                                   const ferrum_gptq_t *const *sources,
+                                   const ferrum_packed_matrix_t *shape,
+                                   ferrum_packed_precision_t precision,
+                                   ferrum_cpu_weights_t *weights, ferrum_error_t *err)
+{
+    ferrum_cpu_memory_t staging;
+    uint64_t staging_bytes = 0;
+    bool permuted = false;
+
+    for (uint32_t e = 0; e < weights->experts; e++) {
+        const ferrum_cpu_gptq_layout_t layout = ferrum_cpu_gptq_layout(sources[e]);
+        const uint64_t bytes = ferrum_cpu_gptq_layout_bytes(&layout);
+        staging_bytes = bytes > staging_bytes ? bytes : staging_bytes;
+        permuted = permuted || layout.perm_bytes > 0;
+    }
+    if (permuted)
+        FERRUM_TRY(ferrum_cpu_alloc(device,
+                                    ferrum_cpu_mul3(weights->experts, weights->k, sizeof(uint32_t)),
+                                    "act-order permutations", &weights->perms, err));
+    FERRUM_TRY(ferrum_cpu_alloc(
+        device,
+        ferrum_cpu_mul3(weights->experts, weights->n / FERRUM_PANEL_ROWS, shape->panel_bytes),
+        "packed weights", &weights->data, err));
+    FERRUM_TRY(ferrum_cpu_alloc(device, staging_bytes, "packing", &staging, err));
+    pack_matrices(sources, shape, precision, staging.ptr, weights);
+    ferrum_cpu_free(device, &staging);
+    return load_biases(device, sources, weights, err);
+}
+
+static ferrum_status_t load_all(const ferrum_device_t *device, const ferrum_gptq_t *const *sources,
+                                ferrum_packed_precision_t precision, ferrum_cpu_weights_t *weights,
+                                ferrum_error_t *err)
+{
+    ferrum_packed_matrix_t shape;
+    ferrum_cpu_memory_t counts;
     uint64_t bytes = 0;
 
     FERRUM_TRY(ferrum_cpu_weights_new_matrices(device, weights, err));
+    FERRUM_TRY(ferrum_cpu_alloc(device, ferrum_cpu_mul(weights->k, sizeof(uint32_t)), "checks",
+                                &counts, err));
+    const bool packs = packed_shape(device, sources, weights, precision, counts.ptr, &shape);
+    ferrum_cpu_free(device, &counts);
+    if (packs)
+        return load_packed(device, sources, &shape, precision, weights, err);
     for (uint32_t e = 0; e < weights->experts; e++) {
         const ferrum_cpu_gptq_layout_t layout = ferrum_cpu_gptq_layout(sources[e]);
         bytes = ferrum_cpu_add(bytes, ferrum_cpu_gptq_layout_bytes(&layout));
@@ -95,12 +192,13 @@ static ferrum_status_t load_all(const ferrum_device_t *device, const ferrum_gptq
 
 ferrum_status_t ferrum_cpu_weights_from_gptq(const ferrum_device_t *device,
                                              const ferrum_gptq_t *const *sources, uint32_t count,
+                                             ferrum_packed_precision_t precision,
                                              ferrum_cpu_weights_t *out_weights, ferrum_error_t *err)
 {
     ferrum_cpu_weights_t weights;
 
     FERRUM_TRY(check_all(sources, count, &weights, err));
-    const ferrum_status_t status = load_all(device, sources, &weights, err);
+    const ferrum_status_t status = load_all(device, sources, precision, &weights, err);
     if (status != FERRUM_OK) {
         ferrum_cpu_weights_free(device, &weights);
         return status;

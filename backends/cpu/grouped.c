@@ -65,12 +65,15 @@ ferrum_cpu_tile_t ferrum_cpu_tile(const ferrum_cpu_tiling_t *tiling,
     };
 }
 
-/** Whether some matrix in use permutes its inputs, or a bucket has several rows at odd places. */
+/** Whether some matrix in use prepares its inputs (act-order, quantising), or a bucket has several
+ *  rows at odd places. */
 static bool needs_gather(const ferrum_cpu_matrix_t *matrices, const ferrum_cpu_bucket_t *buckets,
                          uint32_t count, const ferrum_cpu_rows_t *x)
 {
     for (uint32_t i = 0; i < count; i++)
-        if (matrices[buckets[i].matrix].perm || (x->offsets && buckets[i].count > 1))
+        if (matrices[buckets[i].matrix].perm ||
+            matrices[buckets[i].matrix].packed.kind != FERRUM_PACKED_NONE ||
+            (x->offsets && buckets[i].count > 1))
             return true;
     return false;
 }
@@ -81,12 +84,15 @@ ferrum_status_t ferrum_cpu_product_init(ferrum_context_t *ctx, ferrum_cpu_produc
                                         ferrum_cpu_rows_t x, ferrum_cpu_rows_t y, uint64_t capacity,
                                         ferrum_cpu_scratch_t kind, ferrum_error_t *err)
 {
-    product->vector = ferrum_cpu_vector(ctx);
+    const bool packed = matrices[0].packed.kind != FERRUM_PACKED_NONE;
+    product->device = ctx->device;
     product->matrices = matrices;
     product->tiling = ferrum_cpu_tile_buckets(matrices, buckets, count, ctx->width);
     product->x = x;
     product->y = y;
     product->gathered = NULL;
+    product->row_bytes = packed ? ferrum_packed_row_bytes(matrices[0].k, matrices[0].precision)
+                                : matrices[0].k * sizeof(float);
     atomic_init(&product->gather_queue.next, 0);
     atomic_init(&product->tile_queue.next, 0);
     product->gather_queue.count = count;
@@ -94,8 +100,7 @@ ferrum_status_t ferrum_cpu_product_init(ferrum_context_t *ctx, ferrum_cpu_produc
     const bool gathers = needs_gather(matrices, buckets, count, &x);
     if (!gathers && (!x.offsets || capacity <= 1))
         return FERRUM_OK;
-    float *scratch = ferrum_cpu_scratch(ctx, kind, ferrum_cpu_mul(capacity, matrices[0].k),
-                                        sizeof *scratch, err);
+    uint8_t *scratch = ferrum_cpu_scratch(ctx, kind, capacity, product->row_bytes, err);
     if (!scratch)
         return FERRUM_OUT_OF_MEMORY;
     if (gathers)
@@ -103,7 +108,8 @@ ferrum_status_t ferrum_cpu_product_init(ferrum_context_t *ctx, ferrum_cpu_produc
     return FERRUM_OK;
 }
 
-/** Make the rows of one bucket contiguous, in the order of its matrix's inputs. */
+/** Prepare the rows of one bucket: contiguous, in the order of its matrix's inputs, quantised for a
+ *  packed matrix. */
 static void gather_bucket(void *arg, uint64_t item, uint32_t thread)
 {
     const ferrum_cpu_product_t *product = arg;
@@ -112,8 +118,12 @@ static void gather_bucket(void *arg, uint64_t item, uint32_t thread)
 
     for (uint32_t r = bucket->first; r < bucket->first + bucket->count; r++) {
         const float *from = ferrum_cpu_row(&product->x, r);
-        float *to = product->gathered + (size_t)r * matrix->k;
-        if (!matrix->perm)
+        uint8_t *row = product->gathered + r * product->row_bytes;
+        float *to = (float *)(void *)row;
+        if (matrix->packed.kind != FERRUM_PACKED_NONE)
+            product->device->packed->quantise(matrix->packed.kind, matrix->precision, from,
+                                              matrix->perm, matrix->k, row);
+        else if (!matrix->perm)
             memcpy(to, from, matrix->k * sizeof *to);
         else
             for (uint32_t i = 0; i < matrix->k; i++)
@@ -127,14 +137,17 @@ void ferrum_cpu_product_gather(ferrum_cpu_product_t *product, uint32_t thread)
         ferrum_cpu_drain(&product->gather_queue, gather_bucket, product, thread);
 }
 
-const float *ferrum_cpu_product_input(const ferrum_cpu_product_t *product,
-                                      const ferrum_cpu_tile_t *tile, size_t *out_ldx)
+const void *ferrum_cpu_product_input(const ferrum_cpu_product_t *product,
+                                     const ferrum_cpu_tile_t *tile, size_t *out_stride)
 {
     const uint64_t row = (uint64_t)tile->bucket->first + tile->token;
 
-    *out_ldx = product->gathered ? product->matrices[0].k : product->x.stride;
-    return product->gathered ? product->gathered + row * *out_ldx
-                             : ferrum_cpu_row(&product->x, row);
+    if (product->gathered) {
+        *out_stride = product->row_bytes;
+        return product->gathered + row * product->row_bytes;
+    }
+    *out_stride = product->x.stride * sizeof(float);
+    return ferrum_cpu_row(&product->x, row);
 }
 
 static void product_tile(void *arg, uint64_t item, uint32_t thread)
@@ -144,16 +157,17 @@ static void product_tile(void *arg, uint64_t item, uint32_t thread)
     const ferrum_cpu_matrix_t *matrix = &product->matrices[tile.bucket->matrix];
     const uint64_t first = (uint64_t)tile.bucket->first + tile.token;
     const size_t column = (size_t)matrix->out_column + tile.row;
-    size_t ldx;
-    const float *x = ferrum_cpu_product_input(product, &tile, &ldx);
+    size_t stride;
+    const void *x = ferrum_cpu_product_input(product, &tile, &stride);
 
     if (!product->y.offsets || tile.tokens == 1) {
-        ferrum_cpu_matrix_product(product->vector, matrix, tile.row, tile.rows, x, ldx, tile.tokens,
-                                  ferrum_cpu_row(&product->y, first) + column, product->y.stride);
+        ferrum_cpu_matrix_product(product->device, matrix, tile.row, tile.rows, x, stride,
+                                  tile.tokens, ferrum_cpu_row(&product->y, first) + column,
+                                  product->y.stride);
         return;
     }
     float out[FERRUM_CPU_TILE_TOKENS * FERRUM_CPU_TILE_ROWS];
-    ferrum_cpu_matrix_product(product->vector, matrix, tile.row, tile.rows, x, ldx, tile.tokens,
+    ferrum_cpu_matrix_product(product->device, matrix, tile.row, tile.rows, x, stride, tile.tokens,
                               out, tile.rows);
     for (uint32_t t = 0; t < tile.tokens; t++)
         memcpy(ferrum_cpu_row(&product->y, first + t) + column, out + (size_t)t * tile.rows,

@@ -61,12 +61,13 @@ typedef struct ferrum_cpu_tile {
 
 /** One product within a region. */
 typedef struct ferrum_cpu_product {
-    const ferrum_vector_ops_t *vector;
+    const ferrum_device_t *device;
     const ferrum_cpu_matrix_t *matrices;
     ferrum_cpu_tiling_t tiling;
     ferrum_cpu_rows_t x;
     ferrum_cpu_rows_t y;
-    float *gathered; /**< [packed rows, k], or NULL: x is read where it lies */
+    uint8_t *gathered; /**< prepared rows, row_bytes apart; NULL: x is read where it lies */
+    size_t row_bytes;
     ferrum_cpu_queue_t gather_queue;
     ferrum_cpu_queue_t tile_queue;
 } ferrum_cpu_product_t;
@@ -95,9 +96,9 @@ ferrum_status_t ferrum_cpu_product_init(ferrum_context_t *ctx, ferrum_cpu_produc
  *  follow. */
 void ferrum_cpu_product_gather(ferrum_cpu_product_t *product, uint32_t thread);
 
-/** Input of a tile, gathered or in place: address and stride. */
-const float *ferrum_cpu_product_input(const ferrum_cpu_product_t *product,
-                                      const ferrum_cpu_tile_t *tile, size_t *out_ldx);
+/** Input of a tile, gathered or in place: address and stride in bytes. */
+const void *ferrum_cpu_product_input(const ferrum_cpu_product_t *product,
+                                     const ferrum_cpu_tile_t *tile, size_t *out_stride);
 
 /** Inside a region, by all threads: all tiles. */
 void ferrum_cpu_product_tiles(ferrum_cpu_product_t *product, uint32_t thread);

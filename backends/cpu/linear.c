@@ -59,7 +59,7 @@ ferrum_status_t ferrum_cpu_linear_info(const ferrum_linear_t *linear,
         .format = linear->format,
         .bits = linear->bits,
         .bytes = linear->bias.bytes,
-        .error_bound = FERRUM_CPU_F32_ERROR_BOUND,
+        .error_bound = linear->error_bound,
     };
     for (uint32_t i = 0; i < linear->parts; i++)
         info.bytes += ferrum_cpu_weights_bytes(&linear->weights[i]);
@@ -73,6 +73,8 @@ static void add_part(ferrum_linear_t *linear, uint32_t index, const ferrum_cpu_w
     linear->matrices[index] = weights->matrices[0];
     linear->matrices[index].out_column = linear->n;
     linear->n += weights->n;
+    const float bound = ferrum_cpu_weights_error_bound(weights);
+    linear->error_bound = bound > linear->error_bound ? bound : linear->error_bound;
     if (index == 0) {
         linear->k = weights->k;
         linear->format = weights->format;
@@ -81,7 +83,8 @@ static void add_part(ferrum_linear_t *linear, uint32_t index, const ferrum_cpu_w
 }
 
 static ferrum_status_t load_part(ferrum_linear_t *linear, uint32_t index,
-                                 const ferrum_gguf_weights_t *source, const float *bias,
+                                 const ferrum_gguf_weights_t *source,
+                                 ferrum_packed_precision_t precision, const float *bias,
                                  ferrum_error_t *err)
 {
     ferrum_cpu_weights_t weights;
@@ -97,7 +100,7 @@ static ferrum_status_t load_part(ferrum_linear_t *linear, uint32_t index,
     if (source->rows > UINT32_MAX - linear->n)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_OVERFLOW,
                            "the parts of a linear layer have more than %u outputs", UINT32_MAX);
-    FERRUM_TRY(ferrum_cpu_weights_from_gguf(linear->device, source, &weights, err));
+    FERRUM_TRY(ferrum_cpu_weights_from_gguf(linear->device, source, precision, &weights, err));
     const ferrum_status_t status = ferrum_cpu_weights_set_bias(linear->device, &weights, bias, err);
     if (status != FERRUM_OK) {
         ferrum_cpu_weights_free(linear->device, &weights);
@@ -107,16 +110,30 @@ static ferrum_status_t load_part(ferrum_linear_t *linear, uint32_t index,
     return FERRUM_OK;
 }
 
+/** Parts share their input rows, so all are packed or none is. Parts that are not even readable are
+ *  for load_part to refuse. */
+static ferrum_packed_precision_t common_precision(const ferrum_device_t *device,
+                                                  const ferrum_gguf_weights_t *const *parts,
+                                                  uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (!parts[i] || parts[i]->head.size < FERRUM_GGUF_WEIGHTS_MIN_SIZE ||
+            !ferrum_cpu_packs_blocks(device, parts[i]->format, parts[i]->rows, parts[i]->cols))
+            return (ferrum_packed_precision_t)0;
+    return device->precision;
+}
+
 static ferrum_status_t load_parts(ferrum_device_t *device,
                                   const ferrum_gguf_weights_t *const *parts, uint32_t count,
                                   const float *bias, ferrum_linear_t **out_linear,
                                   ferrum_error_t *err)
 {
+    const ferrum_packed_precision_t precision = common_precision(device, parts, count);
     ferrum_linear_t *linear;
 
     FERRUM_TRY(ferrum_cpu_linear_new(device, count, &linear, err));
     for (uint32_t i = 0; i < count; i++) {
-        const ferrum_status_t status = load_part(linear, i, parts[i], bias, err);
+        const ferrum_status_t status = load_part(linear, i, parts[i], precision, bias, err);
         if (status != FERRUM_OK) {
             ferrum_cpu_linear_release(linear);
             return status;
@@ -156,7 +173,7 @@ ferrum_status_t ferrum_cpu_load_gptq(ferrum_device_t *device, const ferrum_gptq_
 
     FERRUM_CPU_CHECK_POINTER(device, err);
     FERRUM_CPU_CHECK_POINTER(out_linear, err);
-    FERRUM_TRY(ferrum_cpu_weights_from_gptq(device, &weights, 1, &loaded, err));
+    FERRUM_TRY(ferrum_cpu_weights_from_gptq(device, &weights, 1, device->precision, &loaded, err));
     const ferrum_status_t status = ferrum_cpu_linear_new(device, 1, &linear, err);
     if (status != FERRUM_OK) {
         ferrum_cpu_weights_free(device, &loaded);

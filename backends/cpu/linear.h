@@ -16,6 +16,7 @@ struct ferrum_linear {
     uint32_t k;
     ferrum_weight_format_t format; /**< of the first part */
     uint32_t bits;
+    float error_bound;                /**< the largest of its parts */
     ferrum_cpu_matrix_t *matrices;    /**< [parts] */
     ferrum_cpu_weights_t *weights;    /**< [parts], owned; NULL for a view */
     ferrum_marlin_stack_t *stack;     /**< what a view keeps alive, else NULL */

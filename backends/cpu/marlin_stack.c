@@ -14,7 +14,8 @@ ferrum_status_t ferrum_cpu_load_gptq_stacked(ferrum_device_t *device,
 
     FERRUM_CPU_CHECK_POINTER(device, err);
     FERRUM_CPU_CHECK_POINTER(out_stack, err);
-    FERRUM_TRY(ferrum_cpu_weights_from_gptq(device, experts, num_experts, &loaded, err));
+    FERRUM_TRY(ferrum_cpu_weights_from_gptq(device, experts, num_experts, device->precision,
+                                            &loaded, err));
     ferrum_marlin_stack_t *stack =
         ferrum_cpu_object_new(device, sizeof *stack, "an expert stack", err);
     if (!stack) {
@@ -48,7 +49,7 @@ ferrum_status_t ferrum_cpu_marlin_stack_info(const ferrum_marlin_stack_t *stack,
     FERRUM_CPU_CHECK_POINTER(stack, err);
     const ferrum_expert_stack_info_t info = {
         .head = FERRUM_HEAD(ferrum_expert_stack_info_t),
-        .error_bound = FERRUM_CPU_F32_ERROR_BOUND,
+        .error_bound = ferrum_cpu_weights_error_bound(&stack->weights),
         .num_experts = stack->weights.experts,
         .n = stack->weights.n,
         .k = stack->weights.k,
@@ -117,14 +118,15 @@ static ferrum_status_t check_dispatches(ferrum_context_t *ctx, const ferrum_cpu_
     return FERRUM_OK;
 }
 
-/** Whether rows can be read and written where they lie: same place in and out, no act-order. */
+/** Whether rows can be read and written where they lie: same place in and out, and nothing to
+ *  prepare (act-order, quantising). */
 static bool dispatches_in_place(const ferrum_cpu_weights_t *weights,
                                 const ferrum_moe_dispatch_t *dispatches, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++)
         if (dispatches[i].in_row != dispatches[i].out_row)
             return false;
-    return !weights->permuted;
+    return !weights->permuted && !weights->precision;
 }
 
 ferrum_status_t ferrum_cpu_gemm_phase_batched(ferrum_context_t *ctx, ferrum_marlin_stack_t *stack,
@@ -283,10 +285,11 @@ ferrum_status_t ferrum_cpu_make_expert_linear(ferrum_marlin_stack_t *stack, uint
     linear->k = weights->k;
     linear->format = FERRUM_FORMAT_GPTQ;
     linear->bits = weights->bits;
+    linear->error_bound = ferrum_cpu_weights_error_bound(weights);
     linear->matrices[0] = weights->matrices[expert];
     ferrum_cpu_matrix_t *matrix = &linear->matrices[0];
     matrix->n = n;
-    matrix->gptq_column = (uint32_t)column;
+    matrix->first_row = (uint32_t)column;
     matrix->bias = matrix->bias ? matrix->bias + column : NULL;
     if (bias) {
         const ferrum_status_t status = ferrum_cpu_alloc(stack->device, (uint64_t)n * sizeof *bias,

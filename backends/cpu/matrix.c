@@ -34,25 +34,42 @@ void ferrum_cpu_weights_free(const ferrum_device_t *device, ferrum_cpu_weights_t
 {
     ferrum_cpu_free(device, &weights->matrices_memory);
     ferrum_cpu_free(device, &weights->data);
+    ferrum_cpu_free(device, &weights->perms);
     ferrum_cpu_free(device, &weights->bias);
     weights->matrices = NULL;
 }
 
 uint64_t ferrum_cpu_weights_bytes(const ferrum_cpu_weights_t *weights)
 {
-    return (uint64_t)weights->data.bytes + weights->bias.bytes;
+    return (uint64_t)weights->data.bytes + weights->perms.bytes + weights->bias.bytes;
 }
 
-void ferrum_cpu_matrix_product(const ferrum_vector_ops_t *vector, const ferrum_cpu_matrix_t *matrix,
-                               uint32_t row, uint32_t rows, const float *x, size_t ldx,
+float ferrum_cpu_weights_error_bound(const ferrum_cpu_weights_t *weights)
+{
+    switch (weights->precision) {
+    case FERRUM_PACKED_ACCURATE:
+        return FERRUM_CPU_ACCURATE_ERROR_BOUND;
+    case FERRUM_PACKED_FAST:
+        return FERRUM_CPU_FAST_ERROR_BOUND;
+    default:
+        return FERRUM_CPU_F32_ERROR_BOUND;
+    }
+}
+
+void ferrum_cpu_matrix_product(const ferrum_device_t *device, const ferrum_cpu_matrix_t *matrix,
+                               uint32_t row, uint32_t rows, const void *x, size_t x_stride,
                                uint32_t tokens, float *y, size_t ldy)
 {
-    if (matrix->matmul)
+    const size_t ldx = x_stride / sizeof(float);
+    if (matrix->packed.kind != FERRUM_PACKED_NONE)
+        device->packed->product(&matrix->packed, matrix->precision, matrix->first_row + row, rows,
+                                x, x_stride, tokens, y, ldy);
+    else if (matrix->matmul)
         matrix->matmul(matrix->rows + row * matrix->row_bytes, matrix->row_bytes, rows, matrix->k,
                        x, ldx, tokens, y, ldy);
     else
-        matrix->gptq_matmul(&matrix->gptq, matrix->gptq_column + row, rows, x, ldx, tokens, y, ldy);
+        matrix->gptq_matmul(&matrix->gptq, matrix->first_row + row, rows, x, ldx, tokens, y, ldy);
     if (matrix->bias)
         for (uint32_t t = 0; t < tokens; t++)
-            vector->add(y + t * ldy, matrix->bias + row, rows);
+            device->kernels->vector.add(y + t * ldy, matrix->bias + row, rows);
 }

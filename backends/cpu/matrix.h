@@ -4,9 +4,10 @@
  * @brief Weights as the backend holds them: matrices [n,k] of blocks or of GPTQ codes.
  *
  * A ferrum_cpu_weights_t owns E equal matrices: one for a Linear, all experts of one role for a
- * stack. They stay quantised. Block weights are kept byte for byte (or pointed at, when mapped).
- * GPTQ codes are sorted by group when g_idx asks for it, zeros become what is subtracted, scales
- * become f32.
+ * stack. They stay quantised. Where the device has packed kernels and the shape fits, weights are
+ * packed into panels (kernels/packed.h) and their activations quantised. Otherwise block weights
+ * are kept byte for byte (or pointed at, when mapped). GPTQ codes are sorted by group when g_idx
+ * asks for it, zeros become what is subtracted, scales become f32.
  */
 #ifndef FERRUM_CPU_MATRIX_H
 #define FERRUM_CPU_MATRIX_H
@@ -25,7 +26,9 @@ typedef struct ferrum_cpu_matrix {
     size_t row_bytes;
     ferrum_gptq_matmul_fn *gptq_matmul;
     ferrum_gptq_matrix_t gptq;
-    uint32_t gptq_column; /**< first column of gptq that belongs to this matrix */
+    ferrum_packed_matrix_t packed;       /**< kind NONE: not packed, one of the forms above */
+    ferrum_packed_precision_t precision; /**< of the activations of a packed matrix */
+    uint32_t first_row;   /**< row of gptq or packed that is this matrix's row 0 (views) */
     const uint32_t *perm; /**< act-order: input i of the product is x[perm[i]]; NULL: x[i] */
     const float *bias;    /**< [n] or NULL */
 } ferrum_cpu_matrix_t;
@@ -39,9 +42,12 @@ typedef struct ferrum_cpu_weights {
     ferrum_weight_format_t format;
     uint64_t source_bytes; /**< as given to the loader */
     bool permuted;         /**< some matrix has a perm */
+    ferrum_packed_precision_t
+        precision; /**< of the activations of packed matrices; 0: not packed */
     ferrum_cpu_matrix_t *matrices;
     ferrum_cpu_memory_t matrices_memory;
-    ferrum_cpu_memory_t data; /**< quantised weights; none when mapped */
+    ferrum_cpu_memory_t data;  /**< quantised weights; none when mapped */
+    ferrum_cpu_memory_t perms; /**< perm of packed matrices */
     ferrum_cpu_memory_t bias;
 } ferrum_cpu_weights_t;
 
@@ -53,16 +59,24 @@ ferrum_status_t ferrum_cpu_check_block_problem(const ferrum_device_t *device,
 ferrum_status_t ferrum_cpu_check_gptq_problem(uint32_t bits, uint32_t group_size, uint32_t k,
                                               uint32_t n, bool has_zeros, ferrum_error_t *err);
 
-/** Load a slab of blocks. @p out_weights is overwritten; on failure nothing is held. */
+/** Whether blocks of a format and shape are packed by this device. */
+bool ferrum_cpu_packs_blocks(const ferrum_device_t *device, ferrum_weight_format_t format,
+                             uint32_t n, uint32_t k);
+/** Load a slab of blocks; @p precision 0: do not pack. @p out_weights is overwritten; on failure
+ *  nothing is held. */
 ferrum_status_t ferrum_cpu_weights_from_gguf(const ferrum_device_t *device,
                                              const ferrum_gguf_weights_t *source,
+                                             ferrum_packed_precision_t precision,
                                              ferrum_cpu_weights_t *out_weights,
                                              ferrum_error_t *err);
 /** Load @p count GPTQ matrices of equal shape; a matrix's own bias is kept. */
 ferrum_status_t ferrum_cpu_weights_from_gptq(const ferrum_device_t *device,
                                              const ferrum_gptq_t *const *sources, uint32_t count,
+                                             ferrum_packed_precision_t precision,
                                              ferrum_cpu_weights_t *out_weights,
                                              ferrum_error_t *err);
+/** Error bound that products with these weights state. */
+float ferrum_cpu_weights_error_bound(const ferrum_cpu_weights_t *weights);
 /** Copy @p bias f32 [experts, n] (NULL: none) and let the matrices add it. */
 ferrum_status_t ferrum_cpu_weights_set_bias(const ferrum_device_t *device,
                                             ferrum_cpu_weights_t *weights, const float *bias,
@@ -76,11 +90,12 @@ void ferrum_cpu_weights_free(const ferrum_device_t *device, ferrum_cpu_weights_t
 uint64_t ferrum_cpu_weights_bytes(const ferrum_cpu_weights_t *weights);
 
 /**
- * `y[t*ldy + r] = sum_k W[row+r, k] * x[t*ldx + k] (+ bias[row+r])`, r < rows, t < tokens. x is in
- * the matrix's own input order (already gathered by perm).
+ * `y[t*ldy + r] = sum_k W[row+r, k] * x_t[k] (+ bias[row+r])`, r < rows, t < tokens. Row x_t lies
+ * at `x + t*x_stride` bytes: f32 in the matrix's own input order (already gathered by perm), or
+ * quantised for a packed matrix.
  */
-void ferrum_cpu_matrix_product(const ferrum_vector_ops_t *vector, const ferrum_cpu_matrix_t *matrix,
-                               uint32_t row, uint32_t rows, const float *x, size_t ldx,
+void ferrum_cpu_matrix_product(const ferrum_device_t *device, const ferrum_cpu_matrix_t *matrix,
+                               uint32_t row, uint32_t rows, const void *x, size_t x_stride,
                                uint32_t tokens, float *y, size_t ldy);
 
 #endif /* FERRUM_CPU_MATRIX_H */

@@ -17,8 +17,10 @@
 
 #include <stdatomic.h>
 
-/** Stated error of a product by the f32 kernels: exact weights, f32 products and sums. */
+/** Stated errors of a product: f32 activations; packed weights with 16- and 8-bit activations. */
 #define FERRUM_CPU_F32_ERROR_BOUND 5e-6F
+#define FERRUM_CPU_ACCURATE_ERROR_BOUND 5e-4F
+#define FERRUM_CPU_FAST_ERROR_BOUND 2e-2F
 
 /** A block from the host's allocator; ptr NULL: none. */
 typedef struct ferrum_cpu_memory {
@@ -32,6 +34,8 @@ struct ferrum_device {
     uint32_t features; /**< FERRUM_CPU_* that kernels may use */
     const ferrum_kernel_set_t *kernels;
     ferrum_gptq_matmul_fn *gptq_matmul;
+    const ferrum_packed_ops_t *packed;   /**< NULL: weights are not packed */
+    ferrum_packed_precision_t precision; /**< default of objects that do not ask for one */
 };
 
 struct ferrum_buffer {

@@ -18,7 +18,7 @@ ferrum_status_t ferrum_cpu_load_quant_experts(ferrum_device_t *device,
 
     FERRUM_CPU_CHECK_POINTER(device, err);
     FERRUM_CPU_CHECK_POINTER(out_stack, err);
-    FERRUM_TRY(ferrum_cpu_weights_from_gguf(device, weights, &loaded, err));
+    FERRUM_TRY(ferrum_cpu_weights_from_gguf(device, weights, device->precision, &loaded, err));
     ferrum_stacked_experts_t *stack =
         ferrum_cpu_object_new(device, sizeof *stack, "an expert stack", err);
     if (!stack) {
@@ -52,7 +52,7 @@ ferrum_status_t ferrum_cpu_stacked_experts_info(const ferrum_stacked_experts_t *
     FERRUM_CPU_CHECK_POINTER(stack, err);
     const ferrum_expert_stack_info_t info = {
         .head = FERRUM_HEAD(ferrum_expert_stack_info_t),
-        .error_bound = FERRUM_CPU_F32_ERROR_BOUND,
+        .error_bound = ferrum_cpu_weights_error_bound(&stack->weights),
         .num_experts = stack->weights.experts,
         .n = stack->weights.n,
         .k = stack->weights.k,

@@ -141,7 +141,7 @@ static void quantise(ferrum_packed_kind_t kind, ferrum_packed_precision_t precis
     const uint32_t groups = k / GROUP;
     float *scale = (float *)(void *)out, *sums = scale + groups;
     int8_t *hi = (int8_t *)(sums + 2 * (size_t)groups), *lo = hi + k;
-    const float top = precision == FERRUM_PACKED_FAST ? 127.0F : 16256.0F;
+    const float top = precision == FERRUM_PACKED_FAST ? 127.0F : 32512.0F;
     for (uint32_t g = 0; g < groups; g++) {
         float values[GROUP], largest = 0;
         int32_t half[2] = {0, 0};
@@ -154,10 +154,11 @@ static void quantise(ferrum_packed_kind_t kind, ferrum_packed_precision_t precis
         for (uint32_t i = 0; i < GROUP; i++) {
             const int32_t code = (int32_t)lrintf(values[source_of(kind, i)] * inverse);
             half[i / 16] += code;
-            /* The low limb lies in [-64, 63], so the high one fits int8 for |code| <= 16256. */
-            hi[g * GROUP + i] = (int8_t)(precision == FERRUM_PACKED_FAST ? code : (code + 64) >> 7);
+            /* The low limb lies in [-128, 127], so the high one fits int8 for |code| <= 32512. */
+            hi[g * GROUP + i] =
+                (int8_t)(precision == FERRUM_PACKED_FAST ? code : (code + 128) >> 8);
             if (precision == FERRUM_PACKED_ACCURATE)
-                lo[g * GROUP + i] = (int8_t)(code - ((code + 64) >> 7) * 128);
+                lo[g * GROUP + i] = (int8_t)(code - ((code + 128) >> 8) * 256);
         }
         sums[2 * g] = scale[g] * (float)half[0];
         sums[2 * g + 1] = scale[g] * (float)half[1];
@@ -177,7 +178,7 @@ static float half_at(const uint8_t *p)
 }
 
 /** Byte i (in lane order) of vectors first, first+1, ...: four bytes to a vector. */
-static uint8_t lane_byte(const uint8_t *vectors, uint32_t first, uint32_t lane, uint32_t i)
+static uint32_t lane_byte(const uint8_t *vectors, uint32_t first, uint32_t lane, uint32_t i)
 {
     return vectors[(size_t)(first + i / 4) * VECTOR + lane * 4 + i % 4];
 }
@@ -189,14 +190,14 @@ static void unpack_k(const ferrum_packed_matrix_t *m, const uint8_t *unit, uint3
     for (uint32_t i = 0; i < GROUP; i++) {
         if (m->kind == FERRUM_PACKED_Q6_K) {
             const uint32_t half = g / 4, quarter = g % 4;
-            const uint8_t low = lane_byte(unit, half * 16 + quarter % 2 * 8, lane, i);
-            const uint8_t two = lane_byte(high, half * 8, lane, i) >> (2 * quarter) & 3;
-            out->code[i] = (uint8_t)((low >> (quarter / 2 * 4) & 15) | two << 4);
+            const uint32_t low = lane_byte(unit, half * 16 + quarter % 2 * 8, lane, i);
+            const uint32_t two = lane_byte(high, half * 8, lane, i) >> (2 * quarter) & 3u;
+            out->code[i] = (uint8_t)((low >> (quarter / 2 * 4) & 15) + two * 16);
         } else {
-            const uint8_t low = lane_byte(unit, g / 2 * 8, lane, i) >> (g % 2 * 4) & 15;
-            const uint8_t one =
-                m->kind == FERRUM_PACKED_Q5_K ? lane_byte(high, 0, lane, i) >> g & 1 : 0;
-            out->code[i] = (uint8_t)(low | one << 4);
+            const uint32_t low = lane_byte(unit, g / 2 * 8, lane, i) >> (g % 2 * 4) & 15u;
+            const uint32_t one =
+                m->kind == FERRUM_PACKED_Q5_K ? lane_byte(high, 0, lane, i) >> g & 1u : 0;
+            out->code[i] = (uint8_t)(low + one * 16);
         }
     }
     if (m->kind == FERRUM_PACKED_Q6_K) {
@@ -229,10 +230,10 @@ static void unpack_flat(const ferrum_packed_matrix_t *m, const uint8_t *unit, ui
             out->code[i] = lane_byte(unit, g * 4 + i / 8, lane, i % 4) >> (i % 8 / 4 * 4) & 15;
             break;
         case FERRUM_PACKED_Q8_0: /* made unsigned */
-            out->code[i] = lane_byte(unit, 0, lane, i) ^ 0x80;
+            out->code[i] = (uint8_t)(lane_byte(unit, 0, lane, i) ^ 0x80);
             break;
         default:
-            out->code[i] = lane_byte(unit, g * 8, lane, i);
+            out->code[i] = (uint8_t)lane_byte(unit, g * 8, lane, i);
         }
     if (m->kind == FERRUM_PACKED_Q4_0 || m->kind == FERRUM_PACKED_Q8_0) {
         out->scale[0] = half_at(scales + 2 * lane);
@@ -251,7 +252,7 @@ static int32_t code_sum(const lane_group_t *w, uint32_t first, uint32_t count,
         high += w->code[i] * hi[i];
         low += precision == FERRUM_PACKED_ACCURATE ? w->code[i] * lo[i] : 0;
     }
-    return precision == FERRUM_PACKED_ACCURATE ? high * 128 + low : high;
+    return precision == FERRUM_PACKED_ACCURATE ? high * 256 + low : high;
 }
 
 static float dot_lane(const ferrum_packed_matrix_t *m, ferrum_packed_precision_t precision,

@@ -60,7 +60,7 @@ INLINE __m512i code_sum(const group_t *g, int first, int count, const int8_t *co
     const __m512i high = _mm512_add_epi32(hi[0], hi[1]);
     if (precision == FERRUM_PACKED_FAST)
         return high;
-    return _mm512_add_epi32(_mm512_slli_epi32(high, 7), _mm512_add_epi32(lo[0], lo[1]));
+    return _mm512_add_epi32(_mm512_slli_epi32(high, 8), _mm512_add_epi32(lo[0], lo[1]));
 }
 
 /** acc[t] += group g of the row times group `index` of token t. */

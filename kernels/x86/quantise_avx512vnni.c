@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Activations to 15- or 8-bit codes, a group of 32 at a time; the same bits as the reference. */
+/* Activations to 16- or 8-bit codes, a group of 32 at a time; the same bits as the reference. */
 #include "kernels/x86/packed_avx512vnni.h"
 
 #include <immintrin.h>
@@ -30,7 +30,7 @@ void ferrum_packed_quantise_avx512vnni(ferrum_packed_kind_t kind,
     const uint32_t groups = k / GROUP;
     float *scale = (float *)(void *)out, *sums = scale + groups;
     int8_t *hi = (int8_t *)(sums + 2 * (size_t)groups), *lo = hi + k;
-    const float top = precision == FERRUM_PACKED_FAST ? 127.0F : 16256.0F;
+    const float top = precision == FERRUM_PACKED_FAST ? 127.0F : 32512.0F;
     const __m512i order = order_of(kind);
     for (uint32_t g = 0; g < groups; g++) {
         __m512 v[2] = {load(x, perm, g * GROUP), load(x, perm, g * GROUP + 16)};
@@ -48,8 +48,8 @@ void ferrum_packed_quantise_avx512vnni(ferrum_packed_kind_t kind,
                 continue;
             }
             const __m512i high =
-                _mm512_srai_epi32(_mm512_add_epi32(code, _mm512_set1_epi32(64)), 7);
-            const __m512i low = _mm512_sub_epi32(code, _mm512_slli_epi32(high, 7));
+                _mm512_srai_epi32(_mm512_add_epi32(code, _mm512_set1_epi32(128)), 8);
+            const __m512i low = _mm512_sub_epi32(code, _mm512_slli_epi32(high, 8));
             _mm_storeu_si128((void *)to, _mm512_cvtepi32_epi8(high));
             _mm_storeu_si128((void *)(lo + g * GROUP + 16 * h), _mm512_cvtepi32_epi8(low));
         }

@@ -393,11 +393,19 @@ static void stacked_path(cf_suite_t *suite, layer_t *l, const call_t *c)
                 down = cf_output(suite, pairs * HIDDEN);
     cf_tensor_t out = cf_output(suite, (uint64_t)c->tokens * HIDDEN);
     bool ok = true;
+    double stated = 0;
     for (int r = 0; r < 3; r++)
         ok = ok &&
              cf_ok(suite,
                    suite->ql->load_quant_experts(suite->device, &l->w[r].gguf, &stack[r], &err),
                    &err);
+    for (int r = 0; ok && r < 3; r++) {
+        ferrum_expert_stack_info_t info = {.head = FERRUM_HEAD(ferrum_expert_stack_info_t)};
+        ok = cf_ok(suite, ops->info(stack[r], &info, &err), &err);
+        stated += (double)info.error_bound;
+    }
+    if (ok)
+        cf_state_error(suite, stated);
     ok = ok && cf_ok(suite,
                      ops->gemv_moe_id_gate_up_silu_batched(suite->ctx, stack[0], stack[1],
                                                            c->x.buffer, c->ids.buffer, act.buffer,
@@ -433,11 +441,19 @@ static void bucketed_path(cf_suite_t *suite, layer_t *l, const call_t *c)
     for (int r = 0; r < 3; r++)
         part[r] = cf_output(suite, (uint64_t)pairs * (r == 2 ? HIDDEN : INTERMEDIATE));
     bool ok = true;
+    double stated = 0;
     for (int r = 0; r < 3; r++)
         ok = ok && cf_ok(suite,
                          suite->ql->load_gptq_stacked(suite->device, l->w[r].gptq_list, EXPERTS,
                                                       &stack[r], &err),
                          &err);
+    for (int r = 0; ok && r < 3; r++) {
+        ferrum_expert_stack_info_t info = {.head = FERRUM_HEAD(ferrum_expert_stack_info_t)};
+        ok = cf_ok(suite, ops->info(stack[r], &info, &err), &err);
+        stated += (double)info.error_bound;
+    }
+    if (ok)
+        cf_state_error(suite, stated);
     ok = ok && cf_ok(suite,
                      suite->mf->moe_build_pairs_by_token(suite->ctx, c->ids.buffer, rows.buffer,
                                                          tokens.buffer, offsets.buffer, pairs,

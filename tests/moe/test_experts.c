@@ -274,7 +274,7 @@ START_TEST(marlin_views)
     ferrum_router_output_t route = {0};
     EXPECT_OK(ferrum_route(step.logits, 12, 4, 3, 2, true, &route, &err));
     EXPECT_OK(ferrum_moe_forward_cpu(backend.ctx, &stack, step.x, 4 * 64, &route, out, &err));
-    ck_assert_double_lt(step_error(&step, &layer, out), 1e-5);
+    ck_assert_double_lt(step_error(&step, &layer, out), 5e-4);
     ferrum_router_output_free(&route);
     ferrum_expert_stack_free(&stack);
     step_free(&step);

@@ -191,10 +191,12 @@ START_TEST(residual_and_norm)
             backend_read(&backend, sum, got, (uint64_t)m * h);
             backend_read(&backend, next, normed, (uint64_t)m * h);
             for (uint32_t t = 0; t < m; t++) {
-                double squares = 0.0;
+                double squares = 0.0, norm = 0.0;
+                for (uint32_t i = t * h; i < (t + 1) * h; i++)
+                    norm += all.want[i] * all.want[i];
                 for (uint32_t i = t * h; i < (t + 1) * h; i++) {
                     double want = (double)residual[i] + all.want[i];
-                    ck_assert_msg(fabs((double)got[i] - want) <= 1e-3 * (1.0 + fabs(want)),
+                    ck_assert_msg(fabs((double)got[i] - want) <= 1e-5 + 5e-4 * sqrt(norm),
                                   "%s: residual %u: %g, not %g", way->name, i, (double)got[i],
                                   want);
                     squares += want * want;

@@ -14,20 +14,21 @@ enum {
     NO_FIELD = -1
 };
 
-/* Where a block keeps its f16 scales. */
+/* Where a block keeps its f16 scales. The minimum is chosen so that weights average about zero, as
+ * those of real models do. */
 typedef struct scale_fields {
     ferrum_weight_format_t format;
-    int first, second; /* byte offsets of f16 fields */
-    uint16_t value;    /* about 0.01 / (typical code * typical sub-scale) */
+    int scale_at, min_at; /* byte offsets */
+    uint16_t scale, min;  /* f16, about 0.01 / typical code; the last 8 bits are random */
 } scale_fields_t;
 
 static const scale_fields_t fields[] = {
-    {FERRUM_FORMAT_Q4_0, 0, NO_FIELD, 0x1800},   {FERRUM_FORMAT_Q4_1, 0, 2, 0x1800},
-    {FERRUM_FORMAT_Q5_0, 0, NO_FIELD, 0x1400},   {FERRUM_FORMAT_Q5_1, 0, 2, 0x1400},
-    {FERRUM_FORMAT_Q8_0, 0, NO_FIELD, 0x0c00},   {FERRUM_FORMAT_Q2_K, 80, 82, 0x1800},
-    {FERRUM_FORMAT_Q3_K, 108, NO_FIELD, 0x0c00}, {FERRUM_FORMAT_Q4_K, 0, 2, 0x0600},
-    {FERRUM_FORMAT_Q5_K, 0, 2, 0x0400},          {FERRUM_FORMAT_Q6_K, 208, NO_FIELD, 0x0100},
-    {FERRUM_FORMAT_IQ4_NL, 0, NO_FIELD, 0x0c00}, {FERRUM_FORMAT_IQ4_XS, 0, NO_FIELD, 0x0200},
+    {FERRUM_FORMAT_Q4_0, 0, NO_FIELD, 0x1800, 0},   {FERRUM_FORMAT_Q4_1, 0, 2, 0x1800, 0xa300},
+    {FERRUM_FORMAT_Q5_0, 0, NO_FIELD, 0x1400, 0},   {FERRUM_FORMAT_Q5_1, 0, 2, 0x1400, 0xa340},
+    {FERRUM_FORMAT_Q8_0, 0, NO_FIELD, 0x0c00, 0},   {FERRUM_FORMAT_Q2_K, 80, 82, 0x1800, 0x1a00},
+    {FERRUM_FORMAT_Q3_K, 108, NO_FIELD, 0x0c00, 0}, {FERRUM_FORMAT_Q4_K, 0, 2, 0x0600, 0x1180},
+    {FERRUM_FORMAT_Q5_K, 0, 2, 0x0400, 0x1380},     {FERRUM_FORMAT_Q6_K, 208, NO_FIELD, 0x0100, 0},
+    {FERRUM_FORMAT_IQ4_NL, 0, NO_FIELD, 0x0c00, 0}, {FERRUM_FORMAT_IQ4_XS, 0, NO_FIELD, 0x0200, 0},
 };
 
 static const bench_format_t formats[] = {
@@ -87,10 +88,12 @@ static void tame_scales(void *memory, uint64_t bytes, const ferrum_format_traits
         if (fields[i].format != traits->format)
             continue;
         for (uint64_t at = 0; at < bytes; at += traits->block_bytes) {
-            uint16_t value = (uint16_t)(fields[i].value + (bench_random(state) & 0xff));
-            memcpy(block + at + fields[i].first, &value, 2);
-            if (fields[i].second != NO_FIELD)
-                memcpy(block + at + fields[i].second, &value, 2);
+            uint64_t low = bench_random(state) & 0xff;
+            uint16_t scale = (uint16_t)(fields[i].scale + low);
+            uint16_t min = (uint16_t)(fields[i].min + low);
+            memcpy(block + at + fields[i].scale_at, &scale, 2);
+            if (fields[i].min_at != NO_FIELD)
+                memcpy(block + at + fields[i].min_at, &min, 2);
         }
         return;
     }
