@@ -2,7 +2,6 @@
 /* Expert stacks and the whole FFN: values against f64, the same bits on every path. */
 #include "tests/cpu/fixture.h"
 #include "tests/cpu/weights.h"
-
 #include <math.h>
 #include <stdlib.h>
 
