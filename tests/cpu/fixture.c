@@ -25,7 +25,7 @@ void cpu_open_config(cpu_fixture_t *f, int config)
     static const struct {
         const char *mask;
         uint32_t width;
-    } configs[CPU_CONFIGS] = {{"scalar", 1}, {"avx2", 3}, {"avx512", 1}, {"avx512", 4}};
+    } configs[CPU_CONFIGS] = {{"scalar", 1}, {"avx2", 3}, {"avx512", 1}, {"avx512vnni", 4}};
     bool known = false;
     for (size_t i = 0; i < ferrum_kernel_set_count; i++)
         known = known || strcmp(ferrum_kernel_sets[i]->name, configs[config].mask) == 0;

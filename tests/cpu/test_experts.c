@@ -5,7 +5,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-static const double TOLERANCE = 2e-5;
+/* Packed weights have 16-bit activations; the shapes here are too small to average that out. */
+static const double TOLERANCE = 2e-4;
 
 enum {
     E = 6,

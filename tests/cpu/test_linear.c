@@ -7,7 +7,8 @@
 
 #include <stdlib.h>
 
-static const double TOLERANCE = 2e-5;
+/* Packed weights have 16-bit activations; the shapes here are too small to average that out. */
+static const double TOLERANCE = 2e-4;
 
 static const ferrum_weight_format_t formats[] = {
     FERRUM_FORMAT_F32,  FERRUM_FORMAT_F16,    FERRUM_FORMAT_BF16,   FERRUM_FORMAT_Q4_0,
