@@ -47,8 +47,8 @@ AC_DEFUN([FERRUM_LINKING], [
   AC_SUBST([FERRUM_LINK_FLAGS])
 ])
 
-dnl FERRUM_SANITIZERS: --enable-sanitizers=address,undefined or =thread. The flag goes into CFLAGS,
-dnl so that no target escapes it. A sanitized shared object leaves the runtime's symbols to the
+dnl FERRUM_SANITIZERS: --enable-sanitizers=address,undefined or =thread. The flag goes into CFLAGS
+dnl and CXXFLAGS, so that no target escapes it. A sanitized shared object leaves the runtime's symbols to the
 dnl executable, so -z,defs goes. Call it last: configure's own tests need no sanitizer.
 AC_DEFUN([FERRUM_SANITIZERS], [
   AC_ARG_ENABLE([sanitizers],
@@ -56,6 +56,7 @@ AC_DEFUN([FERRUM_SANITIZERS], [
     [], [enable_sanitizers=no])
   AS_IF([test "x$enable_sanitizers" != xno], [
     CFLAGS="$CFLAGS -fsanitize=$enable_sanitizers -fno-sanitize-recover=all -fno-omit-frame-pointer"
+    CXXFLAGS="$CXXFLAGS -fsanitize=$enable_sanitizers -fno-sanitize-recover=all -fno-omit-frame-pointer"
     FERRUM_LINK_FLAGS="-Wl,-z,relro,-z,now"
   ])
   AM_CONDITIONAL([FERRUM_SANITIZED], [test "x$enable_sanitizers" != xno])

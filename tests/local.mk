@@ -77,3 +77,4 @@ include tests/formats/local.mk
 include tests/text/local.mk
 include tests/loader/local.mk
 include tests/cli/local.mk
+include tests/cuda_emu/local.mk

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+# The emulated CUDA driver (README.md): the same .cu files as nvcc takes, compiled for the host and
+# linked with the emulator into a library that stands in for libcuda.so.1. libcuda-emu.la has the
+# kernels of the cuda backend, libcuda-emu-test.la those of the tests here.
+EXTRA_DIST += tests/cuda_emu/README.md tests/cuda_emu/abi.sh \
+	tests/cuda_emu/example.cu tests/cuda_emu/planted.cu tests/cuda_emu/wrappers.cu
+
+if FERRUM_CUDA_EMU
+cuda_emu_headers = kernels/cuda/device.cuh kernels/cuda/device_emu.cuh kernels/cuda/device_ptx.cuh \
+	kernels/cuda/emu.h
+EXTRA_DIST += $(cuda_emu_headers)
+
+CUDA_EMU_CXXFLAGS = -std=c++17 -DFERRUM_CUDA_EMU -I$(top_srcdir) -fvisibility=hidden \
+	-fno-exceptions -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wshadow \
+	-Wno-unused-parameter -Wno-unknown-pragmas
+SUFFIXES = .cu .lo
+.cu.lo:
+	$(AM_V_GEN)$(MKDIR_P) $(@D) && $(LIBTOOL) $(AM_V_lt) --tag=CXX $(AM_LIBTOOLFLAGS) --mode=compile \
+		$(CXX) $(CUDA_EMU_CXXFLAGS) $(CXXFLAGS) -x c++ -c -o $@ $<
+
+check_LTLIBRARIES += \
+	tests/cuda_emu/libcuda-emu-driver.la \
+	tests/cuda_emu/libcuda-emu.la \
+	tests/cuda_emu/libcuda-emu-test.la
+
+tests_cuda_emu_libcuda_emu_driver_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -D_GNU_SOURCE
+tests_cuda_emu_libcuda_emu_driver_la_SOURCES = \
+	backends/cuda/driver_api.h \
+	tests/cuda_emu/control.c tests/cuda_emu/control.h \
+	tests/cuda_emu/copies.c \
+	tests/cuda_emu/device.c \
+	tests/cuda_emu/driver.h \
+	tests/cuda_emu/emulator.h \
+	tests/cuda_emu/execute.c \
+	tests/cuda_emu/fiber.c \
+	tests/cuda_emu/graphs.c \
+	tests/cuda_emu/kernels.c \
+	tests/cuda_emu/meet.c \
+	tests/cuda_emu/memory.c \
+	tests/cuda_emu/mma.c \
+	tests/cuda_emu/options.c \
+	tests/cuda_emu/queue.c \
+	tests/cuda_emu/streams.c \
+	tests/cuda_emu/threads.c \
+	tests/cuda_emu/transfer.c
+
+# A library that is opened at run time, although nothing installs it.
+cuda_emu_ldflags = -module -avoid-version -shared -rpath /nonexistent
+
+# cuda_kernel_sources: see kernels/cuda/local.mk.
+cuda_kernel_objects = $(cuda_kernel_sources:.cu=.lo)
+tests_cuda_emu_libcuda_emu_la_SOURCES =
+tests_cuda_emu_libcuda_emu_la_LDFLAGS = $(cuda_emu_ldflags)
+tests_cuda_emu_libcuda_emu_la_LIBADD = \
+	tests/cuda_emu/libcuda-emu-driver.la $(cuda_kernel_objects) -lm
+tests_cuda_emu_libcuda_emu_la_DEPENDENCIES = \
+	tests/cuda_emu/libcuda-emu-driver.la $(cuda_kernel_objects)
+$(cuda_kernel_objects): $(cuda_emu_headers)
+
+cuda_emu_test_objects = tests/cuda_emu/example.lo tests/cuda_emu/planted.lo tests/cuda_emu/wrappers.lo
+tests_cuda_emu_libcuda_emu_test_la_SOURCES =
+tests_cuda_emu_libcuda_emu_test_la_LDFLAGS = $(cuda_emu_ldflags)
+tests_cuda_emu_libcuda_emu_test_la_LIBADD = \
+	tests/cuda_emu/libcuda-emu-driver.la $(cuda_emu_test_objects) -lm
+tests_cuda_emu_libcuda_emu_test_la_DEPENDENCIES = \
+	tests/cuda_emu/libcuda-emu-driver.la $(cuda_emu_test_objects)
+$(cuda_emu_test_objects): $(cuda_emu_headers)
+CLEANFILES += tests/cuda_emu/*.lo tests/cuda_emu/*.o kernels/cuda/*.lo kernels/cuda/*.o
+
+if HAVE_CHECK
+cuda_emu_tests = tests/cuda_emu/test_fragments
+check_PROGRAMS += $(cuda_emu_tests)
+TESTS += $(cuda_emu_tests)
+
+cuda_emu_test_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir) -D_GNU_SOURCE $(CHECK_CFLAGS)
+cuda_emu_fixture = tests/cuda_emu/fixture.c tests/cuda_emu/fixture.h
+
+tests_cuda_emu_test_fragments_CPPFLAGS = $(cuda_emu_test_cppflags)
+tests_cuda_emu_test_fragments_SOURCES = tests/cuda_emu/test_fragments.c $(cuda_emu_fixture)
+tests_cuda_emu_test_fragments_LDADD = $(CHECK_LIBS) -lm
+endif
+endif
