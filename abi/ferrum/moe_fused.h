@@ -73,7 +73,8 @@ typedef uint32_t ferrum_precision_t;
 enum {
     FERRUM_PRECISION_DEFAULT = 0,  /**< the backend's default, which is ACCURATE */
     FERRUM_PRECISION_ACCURATE = 1, /**< relative error against f64 <= 5e-4 on CPU */
-    FERRUM_PRECISION_FAST = 2      /**< int8 activations where that is faster, <= 2e-2 */
+    FERRUM_PRECISION_FAST = 2      /**< int8 activations where that is faster; each object
+                                        states its error */
 };
 
 /**

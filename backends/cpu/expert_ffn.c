@@ -150,14 +150,12 @@ static void format_name(const ferrum_cpu_weights_t *weights, char name[static 16
         (void)snprintf(name, 16, "gptq%u", weights->bits);
 }
 
-/** Errors of the first half pass through the second: the bounds of both add up. */
-static float largest_bound(const ferrum_expert_ffn_t *ffn)
+/** The bound of the first half, whose errors pass through the second, plus that of the second. */
+static float added_bound(const ferrum_expert_ffn_t *ffn)
 {
     const float gate = ferrum_cpu_weights_error_bound(&ffn->gate);
     const float up = ferrum_cpu_weights_error_bound(&ffn->up);
-    const float down = ferrum_cpu_weights_error_bound(&ffn->down);
-    const float first = gate > up ? gate : up;
-    return first > down ? first : down;
+    return (gate > up ? gate : up) + ferrum_cpu_weights_error_bound(&ffn->down);
 }
 
 ferrum_status_t ferrum_cpu_expert_ffn_info(const ferrum_expert_ffn_t *ffn,
@@ -175,7 +173,7 @@ ferrum_status_t ferrum_cpu_expert_ffn_info(const ferrum_expert_ffn_t *ffn,
         .bytes = ferrum_cpu_weights_bytes(&ffn->gate) + ferrum_cpu_weights_bytes(&ffn->up) +
                  ferrum_cpu_weights_bytes(&ffn->down),
         .source_bytes = ffn->gate.source_bytes + ffn->up.source_bytes + ffn->down.source_bytes,
-        .error_bound = largest_bound(ffn),
+        .error_bound = added_bound(ffn),
     };
     format_name(&ffn->gate, gate);
     format_name(&ffn->up, up);

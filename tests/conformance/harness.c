@@ -85,8 +85,8 @@ void cf_expect_error(cf_suite_t *suite, ferrum_status_t status, ferrum_status_t 
 
 void cf_state_error(cf_suite_t *suite, double bound)
 {
-    if (!(bound > 0 && bound <= 2e-2))
-        cf_fail(suite, "states an error bound of %g; it must lie in (0, 0.02]", bound);
+    if (!(bound > 0 && bound <= 5e-2))
+        cf_fail(suite, "states an error bound of %g; it must lie in (0, 0.05]", bound);
     else if (bound > suite->stated)
         suite->stated = bound;
 }
