@@ -18,6 +18,15 @@ static uint64_t count_tiles(const ferrum_cpu_matrix_t *matrices, const ferrum_cp
     return tiles;
 }
 
+/** Items of bucket @p index in the gather phase. Parts of a Linear all read the same rows, which
+ * are prepared once. */
+static uint64_t bucket_gathers(const ferrum_cpu_bucket_t *buckets, uint32_t index)
+{
+    const ferrum_cpu_bucket_t *bucket = &buckets[index];
+    const bool again = index > 0 && bucket[-1].count > 0 && bucket[-1].first == bucket->first;
+    return again ? 0 : ferrum_cpu_blocks(bucket->count, FERRUM_CPU_GATHER_ROWS);
+}
+
 ferrum_cpu_tiling_t ferrum_cpu_tile_buckets(const ferrum_cpu_matrix_t *matrices,
                                             ferrum_cpu_bucket_t *buckets, uint32_t count,
                                             uint32_t width)
@@ -25,7 +34,8 @@ ferrum_cpu_tiling_t ferrum_cpu_tile_buckets(const ferrum_cpu_matrix_t *matrices,
     enum {
         TILES_PER_THREAD = 6
     };
-    ferrum_cpu_tiling_t tiling = {buckets, count, FERRUM_CPU_TILE_ROWS, 0};
+    ferrum_cpu_tiling_t tiling = {
+        .buckets = buckets, .bucket_count = count, .row_block = FERRUM_CPU_TILE_ROWS};
 
     while (tiling.row_block > FERRUM_CPU_LEAST_TILE_ROWS &&
            count_tiles(matrices, buckets, count, tiling.row_block) <
@@ -34,23 +44,37 @@ ferrum_cpu_tiling_t ferrum_cpu_tile_buckets(const ferrum_cpu_matrix_t *matrices,
     for (uint32_t i = 0; i < count; i++) {
         buckets[i].first_tile = tiling.tiles;
         tiling.tiles += bucket_tiles(&buckets[i], matrices[buckets[i].matrix].n, tiling.row_block);
+        buckets[i].first_gather = tiling.gathers;
+        tiling.gathers += bucket_gathers(buckets, i);
     }
     return tiling;
+}
+
+/** The bucket that item @p index belongs to: the last one that begins at or before it. Buckets
+ *  without items begin where the next one does, so they are never the last. */
+static const ferrum_cpu_bucket_t *find_bucket(const ferrum_cpu_tiling_t *tiling,
+                                              size_t first_offset, uint64_t index)
+{
+    const char *buckets = (const char *)tiling->buckets;
+    uint32_t low = 0, high = tiling->bucket_count;
+
+    while (high - low > 1) {
+        const uint32_t middle = low + (high - low) / 2;
+        uint64_t first;
+        memcpy(&first, buckets + middle * sizeof *tiling->buckets + first_offset, sizeof first);
+        if (first <= index)
+            low = middle;
+        else
+            high = middle;
+    }
+    return &tiling->buckets[low];
 }
 
 ferrum_cpu_tile_t ferrum_cpu_tile(const ferrum_cpu_tiling_t *tiling,
                                   const ferrum_cpu_matrix_t *matrices, uint64_t index)
 {
-    uint32_t low = 0, high = tiling->bucket_count;
-
-    while (high - low > 1) {
-        const uint32_t middle = low + (high - low) / 2;
-        if (tiling->buckets[middle].first_tile <= index)
-            low = middle;
-        else
-            high = middle;
-    }
-    const ferrum_cpu_bucket_t *bucket = &tiling->buckets[low];
+    const ferrum_cpu_bucket_t *bucket =
+        find_bucket(tiling, offsetof(ferrum_cpu_bucket_t, first_tile), index);
     const uint64_t local = index - bucket->first_tile;
     const uint64_t token_blocks = ferrum_cpu_blocks(bucket->count, FERRUM_CPU_TILE_TOKENS);
     const uint64_t token_block = local % token_blocks, row_block = local / token_blocks;
@@ -95,7 +119,7 @@ ferrum_status_t ferrum_cpu_product_init(ferrum_context_t *ctx, ferrum_cpu_produc
                                 : matrices[0].k * sizeof(float);
     atomic_init(&product->gather_queue.next, 0);
     atomic_init(&product->tile_queue.next, 0);
-    product->gather_queue.count = count;
+    product->gather_queue.count = product->tiling.gathers;
     product->tile_queue.count = product->tiling.tiles;
     const bool gathers = needs_gather(matrices, buckets, count, &x);
     if (!gathers && (!x.offsets || capacity <= 1))
@@ -108,15 +132,19 @@ ferrum_status_t ferrum_cpu_product_init(ferrum_context_t *ctx, ferrum_cpu_produc
     return FERRUM_OK;
 }
 
-/** Prepare the rows of one bucket: contiguous, in the order of its matrix's inputs, quantised for a
+/** Prepare some rows of a bucket: contiguous, in the order of its matrix's inputs, quantised for a
  *  packed matrix. */
-static void gather_bucket(void *arg, uint64_t item, uint32_t thread)
+static void gather_rows(void *arg, uint64_t item, uint32_t thread)
 {
     const ferrum_cpu_product_t *product = arg;
-    const ferrum_cpu_bucket_t *bucket = &product->tiling.buckets[item];
+    const ferrum_cpu_bucket_t *bucket =
+        find_bucket(&product->tiling, offsetof(ferrum_cpu_bucket_t, first_gather), item);
     const ferrum_cpu_matrix_t *matrix = &product->matrices[bucket->matrix];
+    const uint64_t block = item - bucket->first_gather;
+    const uint64_t first = bucket->first + block * FERRUM_CPU_GATHER_ROWS;
+    const uint64_t count = ferrum_cpu_block_length(bucket->count, FERRUM_CPU_GATHER_ROWS, block);
 
-    for (uint32_t r = bucket->first; r < bucket->first + bucket->count; r++) {
+    for (uint64_t r = first; r < first + count; r++) {
         const float *from = ferrum_cpu_row(&product->x, r);
         uint8_t *row = product->gathered + r * product->row_bytes;
         float *to = (float *)(void *)row;
@@ -134,7 +162,7 @@ static void gather_bucket(void *arg, uint64_t item, uint32_t thread)
 void ferrum_cpu_product_gather(ferrum_cpu_product_t *product, uint32_t thread)
 {
     if (product->gathered)
-        ferrum_cpu_drain(&product->gather_queue, gather_bucket, product, thread);
+        ferrum_cpu_drain(&product->gather_queue, gather_rows, product, thread);
 }
 
 const void *ferrum_cpu_product_input(const ferrum_cpu_product_t *product,

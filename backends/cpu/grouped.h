@@ -19,7 +19,8 @@
 enum {
     FERRUM_CPU_TILE_TOKENS = 32,
     FERRUM_CPU_TILE_ROWS = 128, /**< largest row block, a multiple of the least one */
-    FERRUM_CPU_LEAST_TILE_ROWS = 32
+    FERRUM_CPU_LEAST_TILE_ROWS = 32,
+    FERRUM_CPU_GATHER_ROWS = 4 /**< rows that one item of the gather phase prepares */
 };
 
 /** Packed rows [first, first + count) and the matrix they meet. */
@@ -27,7 +28,8 @@ typedef struct ferrum_cpu_bucket {
     uint32_t matrix;
     uint32_t first;
     uint32_t count;
-    uint64_t first_tile; /**< number of its first tile in the whole product */
+    uint64_t first_tile;   /**< number of its first tile in the whole product */
+    uint64_t first_gather; /**< number of its first item in the gather phase */
 } ferrum_cpu_bucket_t;
 
 /** Where packed row r lies: at base + offsets[r], or at base + r * stride when offsets is NULL. */
@@ -48,6 +50,7 @@ typedef struct ferrum_cpu_tiling {
     uint32_t bucket_count;
     uint32_t row_block;
     uint64_t tiles;
+    uint64_t gathers; /**< items of the gather phase, should there be one */
 } ferrum_cpu_tiling_t;
 
 /** One tile: tokens [token, token + tokens) of a bucket, rows [row, row + rows) of its matrix. */

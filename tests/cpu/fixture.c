@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/cpu/fixture.h"
 
+#include "backends/cpu/objects.h"
+
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -16,6 +18,8 @@ void cpu_open(cpu_fixture_t *f, const char *mask, uint32_t width)
     f->host.cpu_mask = mask;
     f->team = width > 1 ? test_executor_new(width) : NULL;
     EXPECT_OK(BK->device_open(&f->host.host, NULL, &f->device, &err));
+    /* Packed weights meet quantised activations. */
+    f->tolerance = f->device->packed ? 2e-4 : 2e-5;
     EXPECT_OK(
         BK->context_new(f->device, f->team ? test_executor_get(f->team) : NULL, &f->ctx, &err));
 }

@@ -27,6 +27,7 @@ typedef struct cpu_fixture {
     test_executor_t *team; /**< NULL: the calling thread */
     ferrum_device_t *device;
     ferrum_context_t *ctx;
+    double tolerance; /**< of products with quantised weights, relative to a row's norm */
 } cpu_fixture_t;
 
 /** Kernel sets and team sizes that the numeric tests run under, as a loop test's _i. */

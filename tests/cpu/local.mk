@@ -9,6 +9,7 @@ cpu_tests = \
 	tests/cpu/test_linear \
 	tests/cpu/test_ops \
 	tests/cpu/test_routing \
+	tests/cpu/test_stacked \
 	tests/cpu/test_tiles
 
 check_PROGRAMS += $(cpu_tests)
@@ -23,6 +24,7 @@ cpu_tests_ldadd = tests/cpu/libfixture.la tests/support/libferrum-test-support.l
 tests_cpu_libfixture_la_CPPFLAGS = $(cpu_tests_cppflags)
 tests_cpu_libfixture_la_SOURCES = \
 	tests/cpu/fixture.c tests/cpu/fixture.h \
+	tests/cpu/layer.c tests/cpu/layer.h \
 	tests/cpu/weights.c tests/cpu/weights.h
 
 tests_cpu_test_attention_CPPFLAGS = $(cpu_tests_cppflags)
@@ -39,6 +41,8 @@ tests_cpu_test_ops_CPPFLAGS = $(cpu_tests_cppflags)
 tests_cpu_test_ops_LDADD = $(cpu_tests_ldadd)
 tests_cpu_test_routing_CPPFLAGS = $(cpu_tests_cppflags)
 tests_cpu_test_routing_LDADD = $(cpu_tests_ldadd)
+tests_cpu_test_stacked_CPPFLAGS = $(cpu_tests_cppflags)
+tests_cpu_test_stacked_LDADD = $(cpu_tests_ldadd)
 tests_cpu_test_tiles_CPPFLAGS = $(cpu_tests_cppflags)
 tests_cpu_test_tiles_LDADD = $(cpu_tests_ldadd)
 endif

@@ -58,12 +58,27 @@ START_TEST(few_tokens_and_skew_feed_every_thread)
 }
 END_TEST
 
+START_TEST(rows_are_prepared_in_small_pieces)
+{
+    const ferrum_cpu_matrix_t matrices[] = {{.n = 64, .k = 4}, {.n = 32, .k = 4}};
+    ferrum_cpu_bucket_t experts[] = {{.matrix = 0, .first = 0, .count = 9},
+                                     {.matrix = 1, .first = 9, .count = 0},
+                                     {.matrix = 1, .first = 9, .count = 3}};
+    ferrum_cpu_bucket_t parts[] = {{.matrix = 0, .count = 512}, {.matrix = 1, .count = 512}};
+    ck_assert_uint_eq(ferrum_cpu_tile_buckets(matrices, experts, 3, 4).gathers, 3 + 0 + 1);
+    ck_assert_uint_eq(experts[2].first_gather, 3);
+    /* Both parts of a Linear read the same rows. */
+    ck_assert_uint_eq(ferrum_cpu_tile_buckets(matrices, parts, 2, 4).gathers, 128);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("cpu tiles");
     TCase *tc = tcase_create("all");
     tcase_add_test(tc, tiles_cover_every_cell_once);
     tcase_add_test(tc, few_tokens_and_skew_feed_every_thread);
+    tcase_add_test(tc, rows_are_prepared_in_small_pieces);
     suite_add_tcase(suite, tc);
     return expect_run(suite);
 }
