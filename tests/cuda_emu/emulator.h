@@ -171,12 +171,14 @@ typedef struct emu_block {
     uint32_t thread_count, alive;
     uint32_t coordinates[3];
     emu_meeting_t barriers[EMU_NAMED_BARRIERS];
-    emu_meeting_t meetings[EMU_MAX_WARPS][32]; /**< by warp and lowest lane of the mask */
+    emu_meeting_t meetings[EMU_MAX_WARPS]
+                          [32]; /**< of each warp, by lowest lane of the mask if free */
     unsigned char *shared_map;
     unsigned char *shared;
     size_t shared_bytes;
     uint8_t *in_flight; /**< copies under way to each 4 bytes of shared memory */
-    char tag;
+    uint32_t runs;
+    char tag[2]; /**< by turns: a block follows the one before in its slot */
 } emu_block_t;
 
 typedef struct emu_launch {
@@ -197,6 +199,8 @@ emu_thread_t *emu_current(void);
 /** Let others run until somebody wakes this thread. */
 void emu_wait(const void *what, const char *file, int line);
 void emu_wake(emu_thread_t *thread);
+/** Name the thread that runs; false if none does. */
+bool emu_describe(char *text, size_t bytes);
 /** Abandon the launch; does not return. */
 _Noreturn void emu_fault(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -2,7 +2,9 @@
 # The emulated CUDA driver (README.md): the same .cu files as nvcc takes, compiled for the host and
 # linked with the emulator into a library that stands in for libcuda.so.1. libcuda-emu.la has the
 # kernels of the cuda backend, libcuda-emu-test.la those of the tests here.
-EXTRA_DIST += tests/cuda_emu/README.md tests/cuda_emu/abi.sh \
+dist_check_SCRIPTS += tests/cuda_emu/abi.sh tests/cuda_emu/planted.sh
+TESTS += tests/cuda_emu/abi.sh
+EXTRA_DIST += tests/cuda_emu/README.md \
 	tests/cuda_emu/example.cu tests/cuda_emu/planted.cu tests/cuda_emu/wrappers.cu
 
 if FERRUM_CUDA_EMU
@@ -13,7 +15,6 @@ EXTRA_DIST += $(cuda_emu_headers)
 CUDA_EMU_CXXFLAGS = -std=c++17 -DFERRUM_CUDA_EMU -I$(top_srcdir) -fvisibility=hidden \
 	-fno-exceptions -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wshadow \
 	-Wno-unused-parameter -Wno-unknown-pragmas
-SUFFIXES = .cu .lo
 .cu.lo:
 	$(AM_V_GEN)$(MKDIR_P) $(@D) && $(LIBTOOL) $(AM_V_lt) --tag=CXX $(AM_LIBTOOLFLAGS) --mode=compile \
 		$(CXX) $(CUDA_EMU_CXXFLAGS) $(CXXFLAGS) -x c++ -c -o $@ $<
@@ -45,7 +46,7 @@ tests_cuda_emu_libcuda_emu_driver_la_SOURCES = \
 	tests/cuda_emu/transfer.c
 
 # A library that is opened at run time, although nothing installs it.
-cuda_emu_ldflags = -module -avoid-version -shared -rpath /nonexistent
+cuda_emu_ldflags = -module -avoid-version -shared -rpath /nonexistent $(FERRUM_LINK_FLAGS)
 
 # cuda_kernel_sources: see kernels/cuda/local.mk.
 cuda_kernel_objects = $(cuda_kernel_sources:.cu=.lo)
@@ -67,16 +68,29 @@ tests_cuda_emu_libcuda_emu_test_la_DEPENDENCIES = \
 $(cuda_emu_test_objects): $(cuda_emu_headers)
 CLEANFILES += tests/cuda_emu/*.lo tests/cuda_emu/*.o kernels/cuda/*.lo kernels/cuda/*.o
 
+check_PROGRAMS += tests/cuda_emu/planted_bugs
+tests_cuda_emu_planted_bugs_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -D_GNU_SOURCE
+tests_cuda_emu_planted_bugs_SOURCES = tests/cuda_emu/planted_bugs.c $(cuda_emu_product) $(cuda_emu_fixture)
+tests_cuda_emu_planted_bugs_LDADD = -lm
+cuda_emu_fixture = tests/cuda_emu/fixture.c tests/cuda_emu/fixture.h
+cuda_emu_product = tests/cuda_emu/product.c tests/cuda_emu/product.h
+TESTS += tests/cuda_emu/planted.sh
+THREADED_TESTS += tests/cuda_emu/planted.sh
+check-threaded: tests/cuda_emu/planted_bugs tests/cuda_emu/libcuda-emu-test.la
+
 if HAVE_CHECK
-cuda_emu_tests = tests/cuda_emu/test_fragments
+cuda_emu_tests = tests/cuda_emu/test_fragments tests/cuda_emu/test_wrappers
 check_PROGRAMS += $(cuda_emu_tests)
 TESTS += $(cuda_emu_tests)
+THREADED_TESTS += $(cuda_emu_tests)
 
 cuda_emu_test_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir) -D_GNU_SOURCE $(CHECK_CFLAGS)
-cuda_emu_fixture = tests/cuda_emu/fixture.c tests/cuda_emu/fixture.h
-
 tests_cuda_emu_test_fragments_CPPFLAGS = $(cuda_emu_test_cppflags)
 tests_cuda_emu_test_fragments_SOURCES = tests/cuda_emu/test_fragments.c $(cuda_emu_fixture)
 tests_cuda_emu_test_fragments_LDADD = $(CHECK_LIBS) -lm
+tests_cuda_emu_test_wrappers_CPPFLAGS = $(cuda_emu_test_cppflags)
+tests_cuda_emu_test_wrappers_SOURCES = \
+	tests/cuda_emu/test_wrappers.c $(cuda_emu_product) $(cuda_emu_fixture)
+tests_cuda_emu_test_wrappers_LDADD = $(CHECK_LIBS) -lm
 endif
 endif

@@ -112,6 +112,26 @@ EMU_HIDDEN static void finish_meeting(emu_thread_t *self, emu_meeting_t *meeting
     }
 }
 
+/*
+ * The meeting of a mask's lanes that has begun, or a free place for one. Another mask that shares
+ * lanes may still be waited for, by lanes that come there first.
+ */
+EMU_HIDDEN static emu_meeting_t *find_meeting(emu_meeting_t *meetings, uint32_t mask)
+{
+    const uint32_t first = (uint32_t)__builtin_ctz(mask);
+    emu_meeting_t *unused = NULL;
+
+    for (uint32_t i = 0; i < 32; i++) {
+        emu_meeting_t *m = &meetings[(first + i) % 32];
+
+        if (m->arrived != 0 && m->mask == mask)
+            return m;
+        if (m->arrived == 0 && unused == NULL)
+            unused = m;
+    }
+    return unused; /* each of 32 lanes is at one meeting at most, and this lane at none */
+}
+
 EMU_HIDDEN void ferrum_emu_meet(ferrum_emu_meeting_t kind, uint32_t mask, const uint32_t *in,
                                 size_t in_words, uint32_t *out, size_t out_words, const char *file,
                                 int line)
@@ -121,13 +141,13 @@ EMU_HIDDEN void ferrum_emu_meet(ferrum_emu_meeting_t kind, uint32_t mask, const 
     char *tag;
 
     check_mask(self, kind, mask, file, line);
-    meeting = &self->block->meetings[self->index / 32][__builtin_ctz(mask)];
+    meeting = find_meeting(self->block->meetings[self->index / 32], mask);
     tag = &meeting->tag[meeting->generation & 1u];
-    if (meeting->arrived != 0 && (meeting->mask != mask || meeting->kind != kind))
-        emu_fault("%s at %s:%d with mask 0x%08x while lanes of its warp wait in %s at %s:%d with "
-                  "mask 0x%08x",
-                  meeting_names[kind], file, line, mask, meeting_names[meeting->kind],
-                  meeting->file, meeting->line, meeting->mask);
+    if (meeting->arrived != 0 && meeting->kind != kind)
+        emu_fault("%s at %s:%d while lanes of its warp wait in %s at %s:%d with the same mask "
+                  "0x%08x",
+                  meeting_names[kind], file, line, meeting_names[meeting->kind], meeting->file,
+                  meeting->line, mask);
     meeting->kind = kind;
     meeting->mask = mask;
     meeting->file = file;

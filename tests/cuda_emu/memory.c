@@ -41,24 +41,25 @@ static size_t padded(size_t bytes)
 static void on_segv(int signal_number, siginfo_t *info, void *context)
 {
     const uintptr_t address = (uintptr_t)info->si_addr;
+    char who[256], text[512];
+    int length = 0;
 
     (void)signal_number;
     (void)context;
-    if (open_count == 0 && emu_memory_owns(address)) {
+    if (emu_describe(who, sizeof who)) {
+        length =
+            snprintf(text, sizeof text, "cuda-emu: %s: bad access, at %p\n", who, info->si_addr);
+    } else if (open_count == 0 && emu_memory_owns(address)) {
         const emu_allocation_t *a = emu_memory_find(address, 1);
-        char text[160];
-        const int length =
-            a == NULL
-                ? snprintf(text, sizeof text,
-                           "cuda-emu: the host accesses device memory that is not allocated\n")
-                : snprintf(text, sizeof text,
-                           "cuda-emu: the host accesses device memory: byte %zu of allocation "
-                           "%llu (%zu bytes)\n",
-                           (size_t)(address - a->address), (unsigned long long)a->serial, a->bytes);
 
-        if (write(STDERR_FILENO, text, (size_t)length) < 0)
-            _exit(1);
+        length = snprintf(text, sizeof text,
+                          "cuda-emu: the host accesses device memory: byte %zu of allocation %llu "
+                          "(%zu bytes)\n",
+                          a == NULL ? 0 : (size_t)(address - a->address),
+                          a == NULL ? 0 : (unsigned long long)a->serial, a == NULL ? 0 : a->bytes);
     }
+    if (length > 0 && write(STDERR_FILENO, text, (size_t)length) < 0)
+        _exit(1);
     sigaction(SIGSEGV, &before, NULL);
 }
 

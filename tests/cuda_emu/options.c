@@ -20,7 +20,7 @@ static const emu_options_t defaults = {.memory = (uint64_t)256 << 20,
 emu_options_t emu_options;
 
 static char failures[512];
-static char fault[1024];
+static char fault[1100];
 static uint64_t random_state;
 static bool loaded;
 

@@ -4,8 +4,9 @@
 
 FERRUM_KERNEL(64, planted_write_beyond, uint32_t *out, uint32_t count)
 {
-    if (gpu::thread_x() < count + 1)
-        out[gpu::thread_x()] = 7;
+    out[gpu::thread_x()] = 63 - gpu::thread_x();
+    if (gpu::thread_x() == 63)
+        out[count] = 7;
 }
 
 FERRUM_KERNEL(64, planted_early_return, uint32_t *out)

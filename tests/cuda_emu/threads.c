@@ -23,8 +23,8 @@ static emu_thread_t *ready[MAX_THREADS];
 static uint32_t ready_first, ready_count;
 static const emu_launch_t *launch;
 static bool faulted;
-static char launch_tag, end_tag;
-static char fault_text[768];
+static char launch_tag, end_tag, abandon_tag;
+static char fault_text[1024];
 
 EMU_HIDDEN emu_thread_t *emu_current(void)
 {
@@ -76,22 +76,34 @@ EMU_HIDDEN void emu_wait(const void *what, const char *file, int line)
     self->waits_for = what;
     self->file = file;
     self->line = line;
+    emu_release(&abandon_tag);
     run_next(false);
 }
 
-void emu_fault(const char *format, ...)
+/* For the handler of bad accesses: who is running. */
+bool emu_describe(char *text, size_t bytes)
 {
     const emu_thread_t *self = current;
+
+    if (self == NULL)
+        return false;
+    snprintf(text, bytes, "kernel %s, block (%u,%u,%u), thread %u", launch->kernel->name,
+             self->view.block[0], self->view.block[1], self->view.block[2], self->index);
+    return true;
+}
+
+EMU_HIDDEN void emu_fault(const char *format, ...)
+{
     va_list arguments;
-    char text[512];
+    char who[256], text[512];
 
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    snprintf(fault_text, sizeof fault_text, "kernel %s, block (%u,%u,%u), thread %u: %s",
-             launch->kernel->name, self->view.block[0], self->view.block[1], self->view.block[2],
-             self->index, text);
+    emu_describe(who, sizeof who);
+    snprintf(fault_text, sizeof fault_text, "%.200s: %.300s", who, text);
     faulted = true;
+    emu_release(&abandon_tag);
     run_next(true);
     abort(); /* the launcher does not come back */
 }
@@ -104,9 +116,9 @@ EMU_HIDDEN static void thread_main(void)
         emu_thread_t *self = current;
 
         emu_acquire(&launch_tag);
-        emu_acquire(&self->block->tag);
+        emu_acquire(&self->block->tag[~self->block->runs & 1u]); /* only of the block before */
         launch->kernel->invoke(launch->kernel->function, launch->params);
-        emu_release(&self->block->tag);
+        emu_release(&self->block->tag[self->block->runs & 1u]);
         emu_release(&end_tag);
         self = current;
         emu_copies_drop(self);
@@ -161,6 +173,7 @@ EMU_HIDDEN static void start_block(emu_block_t *block, uint64_t number)
     block->coordinates[1] = (uint32_t)(number / launch->grid[0] % launch->grid[1]);
     block->coordinates[2] = (uint32_t)(number / launch->grid[0] / launch->grid[1]);
     block->alive = block->thread_count;
+    block->runs++;
     fill_shared(block);
     for (uint32_t i = 0; i < block->thread_count; i++) {
         emu_thread_t *t = &block->threads[i];
@@ -206,6 +219,7 @@ static void prepare_slot(uint32_t slot)
 /* After a fault the fibers are in the middle of things. */
 static void abandon_slots(void)
 {
+    emu_acquire(&abandon_tag);
     for (uint32_t s = 0; s < MAX_SLOTS; s++) {
         for (uint32_t i = 0; slots[s] != NULL && i < EMU_MAX_THREADS; i++) {
             emu_thread_t *t = &slots[s]->threads[i];
