@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-dist_doc_DATA += docs/writing-a-backend.md
+dist_doc_DATA += docs/abi-policy.md docs/writing-a-backend.md

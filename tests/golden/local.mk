@@ -7,3 +7,5 @@ tests_golden_ferrum_dump_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 tests_golden_ferrum_dump_SOURCES = tests/golden/ferrum_dump.c
 tests_golden_ferrum_dump_LDADD = libferrum.la host/formats/libferrum-formats.la \
 	kernels/libferrum-kernels.la $(JANSSON_LIBS)
+TESTS += tests/golden/verify.sh
+dist_check_SCRIPTS += tests/golden/verify.sh
