@@ -34,7 +34,9 @@ dist-hook:
 	find '$(distdir)' -name __pycache__ -exec rm -rf {} +
 
 # `make check-san` repeats the tests under AddressSanitizer and UndefinedBehaviorSanitizer, and
-# those in THREADED_TESTS under ThreadSanitizer, each in a build directory next to this one.
+# those in THREADED_TESTS (and THREADED_NEEDS, what they run) under ThreadSanitizer, each in a build
+# directory next to this one.
+THREADED_NEEDS =
 SANITIZE = FERRUM_TEST_SRCDIR='$(abs_top_srcdir)' MAKE='$(MAKE)' $(SHELL) \
 	'$(srcdir)/tests/sanitize.sh'
 check-san: check-asan check-tsan
@@ -42,7 +44,7 @@ check-asan:
 	+$(SANITIZE) asan '$(abs_top_builddir)-asan' $(SANITIZE_ARGS)
 check-tsan:
 	+$(SANITIZE) tsan '$(abs_top_builddir)-tsan' $(SANITIZE_ARGS)
-check-threaded: all $(THREADED_TESTS)
+check-threaded: all $(THREADED_TESTS) $(THREADED_NEEDS)
 	$(MAKE) check-TESTS TESTS='$(THREADED_TESTS)'
 EXTRA_DIST += tests/sanitize.sh
 

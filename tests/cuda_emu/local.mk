@@ -76,7 +76,7 @@ cuda_emu_fixture = tests/cuda_emu/fixture.c tests/cuda_emu/fixture.h
 cuda_emu_product = tests/cuda_emu/product.c tests/cuda_emu/product.h
 TESTS += tests/cuda_emu/planted.sh
 THREADED_TESTS += tests/cuda_emu/planted.sh
-check-threaded: tests/cuda_emu/planted_bugs tests/cuda_emu/libcuda-emu-test.la
+THREADED_NEEDS += tests/cuda_emu/planted_bugs tests/cuda_emu/libcuda-emu-test.la
 
 if HAVE_CHECK
 cuda_emu_tests = tests/cuda_emu/test_fragments tests/cuda_emu/test_wrappers
