@@ -198,8 +198,8 @@ ferrum_status_t ferrum_cuda_device_open(const ferrum_host_t *host,
                                         const ferrum_device_options_t *options,
                                         ferrum_device_t **out_device, ferrum_error_t *err)
 {
-    uint32_t ordinal;
-    ferrum_dtype_t act;
+    uint32_t ordinal = 0;
+    ferrum_dtype_t act = FERRUM_DTYPE_F16;
 
     FERRUM_CUDA_CHECK_POINTER(out_device, err);
     FERRUM_TRY(check_host(host, err));

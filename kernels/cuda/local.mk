@@ -1,4 +1,13 @@
 # SPDX-License-Identifier: MIT
 # CUDA kernels: compiled by nvcc for the cuda backend, and for the host by tests/cuda_emu.
-cuda_kernel_sources =
-EXTRA_DIST += $(cuda_kernel_sources)
+SUFFIXES = .cu .fatbin
+cuda_kernel_sources = \
+	kernels/cuda/attention.cu \
+	kernels/cuda/gemm.cu \
+	kernels/cuda/qkv.cu \
+	kernels/cuda/rows.cu
+cuda_kernel_headers = \
+	kernels/cuda/args.h \
+	kernels/cuda/block.cuh \
+	kernels/cuda/kv.cuh
+EXTRA_DIST += $(cuda_kernel_sources) $(cuda_kernel_headers)
