@@ -140,6 +140,24 @@ static ferrum_status_t run(generation_t *g, const uint32_t *prompt, uint32_t cou
     return FERRUM_OK;
 }
 
+/* What FERRUM_MOE_PROFILE asked for: where the bucketed forward spent its time. */
+static void log_profile(const ferrum_model_t *model)
+{
+    ferrum_moe_profile_snapshot_t found =
+        ferrum_moe_profile_drain(ferrum_moe_scratch_profile(model->moe));
+    char text[240];
+    size_t used = 0;
+    if (!ferrum_moe_profile_has_layers(&found))
+        return;
+    for (int step = 0; step < FERRUM_MOE_STEP_COUNT && used < sizeof text; step++)
+        used += (size_t)snprintf(text + used, sizeof text - used, " %s %llu",
+                                 ferrum_moe_step_name((ferrum_moe_step_t)step),
+                                 (unsigned long long)found.step_us[step]);
+    ferrum_ops_log(&model->ops, FERRUM_LOG_INFO, "%llu MoE layers took %llu us:%s",
+                   (unsigned long long)found.layers,
+                   (unsigned long long)ferrum_moe_profile_total_us(&found), text);
+}
+
 ferrum_status_t ferrum_generate(ferrum_model_t *model, uint64_t id, const uint32_t *prompt,
                                 uint32_t prompt_count, const ferrum_generate_options_t *options,
                                 ferrum_token_fn *on_token, void *arg,
@@ -159,6 +177,7 @@ ferrum_status_t ferrum_generate(ferrum_model_t *model, uint64_t id, const uint32
     ferrum_status_t status = run(&g, prompt, prompt_count, err);
     ferrum_model_release(model, id);
     close_generation(&g);
+    log_profile(model);
     if (status == FERRUM_OK && out_result) {
         g.result.head = out_result->head;
         memcpy(out_result, &g.result,

@@ -112,6 +112,11 @@ const ferrum_logger_t *cli_logger(const ferrum_options_t *options)
         logger.level = FERRUM_LOG_DEBUG;
     else if (options != NULL && ferrum_options_get(options, "FERRUM_LOG_LEVEL") != NULL)
         logger.level = (ferrum_log_level_t)ferrum_options_uint(options, "FERRUM_LOG_LEVEL");
+    /* Who asks for a trace wants to see it. */
+    if (options != NULL && logger.level < FERRUM_LOG_INFO &&
+        (ferrum_options_switch(options, "FERRUM_MOE_PROFILE") == 1 ||
+         ferrum_options_switch(options, "FERRUM_MOE_LOAD_TRACE") == 1))
+        logger.level = FERRUM_LOG_INFO;
     return &logger;
 }
 
