@@ -17,7 +17,9 @@ NVCCFLAGS = -std=c++17 -O3 -I$(top_srcdir) \
 cuda_images = $(cuda_kernel_sources:.cu=.fatbin)
 $(cuda_images): $(cuda_kernel_headers) kernels/cuda/device.cuh kernels/cuda/device_ptx.cuh
 CLEANFILES += $(cuda_images)
-backends/cuda/cuda_la-images.lo: $(cuda_images)
+# Through a variable: automake takes a plain name for a rule that replaces its own.
+cuda_images_object = backends/cuda/cuda_la-images.lo
+$(cuda_images_object): $(cuda_images)
 
 backends_cuda_cuda_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) \
 	-DFERRUM_CUDA_VERSION='"$(PACKAGE_VERSION)"' \
