@@ -49,7 +49,7 @@ void emu_note_references(emu_op_t *op)
     }
 }
 
-static bool references_hold(const emu_op_t *op, bool replay)
+static bool references_hold(CUcontext context, const emu_op_t *op, bool replay)
 {
     const char *what = op->kind == EMU_OP_KERNEL ? op->launch.kernel->name
                        : op->kind == EMU_OP_COPY ? "a copy"
@@ -59,10 +59,15 @@ static bool references_hold(const emu_op_t *op, bool replay)
         const emu_reference_t *r = &op->references[i];
         const emu_allocation_t *a = emu_memory_find(r->address, 0);
 
-        if (r->serial != 0 && a != NULL && a->serial == r->serial)
+        const bool there = r->serial != 0 && a != NULL && a->serial == r->serial;
+
+        if (there && a->device == context->device)
             continue;
         emu_report("%s%s: parameter %u points to device memory that %s", replay ? "replay of " : "",
-                   what, r->param, r->serial == 0 ? "is not allocated" : "has been freed");
+                   what, r->param,
+                   there            ? "is another device's"
+                   : r->serial == 0 ? "is not allocated"
+                                    : "has been freed");
         return false;
     }
     return true;
@@ -120,7 +125,7 @@ static CUresult run_graph(CUcontext context, const emu_op_t *op)
 
 CUresult emu_execute(CUcontext context, emu_op_t *op, bool replay)
 {
-    if (!references_hold(op, replay))
+    if (!references_hold(context, op, replay))
         return CUDA_ERROR_ILLEGAL_ADDRESS;
     switch (op->kind) {
     case EMU_OP_KERNEL:

@@ -79,12 +79,18 @@ THREADED_TESTS += tests/cuda_emu/planted.sh
 THREADED_NEEDS += tests/cuda_emu/planted_bugs tests/cuda_emu/libcuda-emu-test.la
 
 if HAVE_CHECK
-cuda_emu_tests = tests/cuda_emu/test_fragments tests/cuda_emu/test_wrappers
+cuda_emu_tests = \
+	tests/cuda_emu/test_driver \
+	tests/cuda_emu/test_fragments \
+	tests/cuda_emu/test_wrappers
 check_PROGRAMS += $(cuda_emu_tests)
 TESTS += $(cuda_emu_tests)
 THREADED_TESTS += $(cuda_emu_tests)
 
 cuda_emu_test_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir) -D_GNU_SOURCE $(CHECK_CFLAGS)
+tests_cuda_emu_test_driver_CPPFLAGS = $(cuda_emu_test_cppflags)
+tests_cuda_emu_test_driver_SOURCES = tests/cuda_emu/test_driver.c $(cuda_emu_fixture)
+tests_cuda_emu_test_driver_LDADD = $(CHECK_LIBS) -lm
 tests_cuda_emu_test_fragments_CPPFLAGS = $(cuda_emu_test_cppflags)
 tests_cuda_emu_test_fragments_SOURCES = tests/cuda_emu/test_fragments.c $(cuda_emu_fixture)
 tests_cuda_emu_test_fragments_LDADD = $(CHECK_LIBS) -lm
