@@ -13,7 +13,7 @@ cuda_emu_headers = kernels/cuda/device.cuh kernels/cuda/device_emu.cuh kernels/c
 EXTRA_DIST += $(cuda_emu_headers)
 
 CUDA_EMU_CXXFLAGS = -std=c++17 -DFERRUM_CUDA_EMU -I$(top_srcdir) -fvisibility=hidden \
-	-fno-exceptions -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wshadow \
+	-fno-exceptions -ffp-contract=off -fno-strict-aliasing -Wall -Wextra \
 	-Wno-unused-parameter -Wno-unknown-pragmas
 .cu.lo:
 	$(AM_V_GEN)$(MKDIR_P) $(@D) && $(LIBTOOL) $(AM_V_lt) --tag=CXX $(AM_LIBTOOLFLAGS) --mode=compile \
