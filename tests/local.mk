@@ -79,4 +79,5 @@ include tests/formats/local.mk
 include tests/text/local.mk
 include tests/loader/local.mk
 include tests/cli/local.mk
+include tests/cuda/local.mk
 include tests/cuda_emu/local.mk

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#define _GNU_SOURCE /* RTLD_NODELETE */
 #include "backends/cuda/driver.h"
 
 #include <dlfcn.h>
@@ -126,7 +127,9 @@ ferrum_status_t ferrum_cuda_driver_open(const ferrum_host_t *host, ferrum_cuda_d
 {
     const char *named = host->option ? host->option(host->self, "FERRUM_CUDA_DRIVER") : NULL;
     const char *library = named && *named ? named : "libcuda.so.1";
-    ferrum_cuda_driver_t driver = {.library = dlopen(library, RTLD_NOW | RTLD_LOCAL)};
+    /* A driver has threads and exit handlers of its own: once loaded it stays. */
+    ferrum_cuda_driver_t driver = {.library =
+                                       dlopen(library, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE)};
 
     if (!driver.library) {
         const char *why = dlerror();

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file fixture.h
+ * @brief cuda.so as it was built, on the emulated driver, without a loader between: a device, a
+ * context and the emulator's controls.
+ */
+#ifndef FERRUM_TEST_CUDA_FIXTURE_H
+#define FERRUM_TEST_CUDA_FIXTURE_H
+
+#include "tests/support/expect.h"
+#include "tests/support/test_host.h"
+
+#include <ferrum/plugin.h>
+#include <ferrum/quant_llm.h>
+
+#include <stdbool.h>
+
+typedef struct cuda_fixture {
+    test_host_t host;
+    const char *driver; /**< value of FERRUM_CUDA_DRIVER */
+    ferrum_plugin_t plugin;
+    const ferrum_backend_ops_t *be;
+    const ferrum_quant_llm_ops_t *ql;
+    ferrum_device_t *device;
+    ferrum_context_t *ctx;
+    /* The emulator: see tests/cuda_emu/control.h. */
+    void (*reset)(void);
+    int (*set)(const char *name, const char *value);
+    uint64_t (*count)(const char *what);
+    const char *(*fault)(void);
+} cuda_fixture_t;
+
+/** The one fixture; every test runs in a process of its own. */
+extern cuda_fixture_t cuda;
+
+/** Whether plugin and emulated driver were built; says so if not. */
+bool cuda_built(void);
+/** Load plugin and emulator. */
+void cuda_load(void);
+/** Load, and open a device and a context. */
+void cuda_open(void);
+/** Close what is open; fails when something is left on the host or the device. */
+void cuda_close(void);
+
+/** A buffer of the activation dtype with @p n values, value i being base + i*step. */
+ferrum_buffer_t *cuda_ramp(uint64_t n, float base, float step);
+ferrum_buffer_t *cuda_f32(uint64_t n, float base, float step);
+ferrum_buffer_t *cuda_i32(const int32_t *values, uint64_t n);
+/** Element @p index of a float buffer. */
+float cuda_at(ferrum_buffer_t *buffer, uint64_t index);
+
+#endif /* FERRUM_TEST_CUDA_FIXTURE_H */

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: MIT
+# The cuda backend on the emulated driver: what the conformance suite, which knows no backend, cannot ask.
+if FERRUM_CUDA
+if FERRUM_CUDA_EMU
+if HAVE_CHECK
+cuda_tests = tests/cuda/test_device tests/cuda/test_graph
+check_PROGRAMS += $(cuda_tests)
+TESTS += $(cuda_tests)
+
+cuda_tests_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir) -D_GNU_SOURCE $(CHECK_CFLAGS)
+cuda_tests_ldadd = tests/support/libferrum-test-support.la $(CHECK_LIBS)
+cuda_tests_fixture = tests/cuda/fixture.c tests/cuda/fixture.h
+
+tests_cuda_test_device_CPPFLAGS = $(cuda_tests_cppflags)
+tests_cuda_test_device_SOURCES = tests/cuda/test_device.c $(cuda_tests_fixture)
+tests_cuda_test_device_LDADD = $(cuda_tests_ldadd)
+tests_cuda_test_graph_CPPFLAGS = $(cuda_tests_cppflags)
+tests_cuda_test_graph_SOURCES = tests/cuda/test_graph.c $(cuda_tests_fixture)
+tests_cuda_test_graph_LDADD = $(cuda_tests_ldadd)
+endif
+endif
+endif
