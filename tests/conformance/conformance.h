@@ -46,6 +46,7 @@ typedef struct cf_suite {
     const ferrum_backend_ops_t *be;
     const ferrum_quant_llm_ops_t *ql;
     const ferrum_moe_fused_ops_t *mf;
+    ferrum_device_options_t options;
     ferrum_device_t *device;
     ferrum_device_info_t info;
     ferrum_context_t *ctx;

@@ -31,6 +31,7 @@ CONFORMANCE_TESTS = \
 	tests/conformance/cpu.sh \
 	tests/conformance/cpu-avx2.sh \
 	tests/conformance/cpu-scalar.sh \
+	tests/conformance/cuda-emu-bf16.sh \
 	tests/conformance/cuda-emu.sh \
 	tests/conformance/metal-stub.sh
 dist_check_SCRIPTS += $(CONFORMANCE_TESTS)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * conformance PLUGIN.so [-v] [GROUP ...]: open the plugin through the loader, run the groups, print
- * every failure and a tally. Exit status 0 when nothing failed, 77 when the plugin works but has no
- * device here, 1 otherwise.
+ * conformance [-v] [-t f32|f16|bf16] PLUGIN.so [GROUP ...]: open the plugin through the loader, run
+ * the groups (with these activations), print every failure and a tally. Exit status 0 when nothing
+ * failed, 77 when the plugin works but has no device here, 1 otherwise.
  */
 #include "tests/conformance/conformance.h"
 
@@ -36,6 +36,15 @@ static double tolerance_of(ferrum_dtype_t dtype)
     return dtype == FERRUM_DTYPE_F32 ? 5e-6 : dtype == FERRUM_DTYPE_F16 ? 5e-4 : 4e-3;
 }
 
+/* The dtype of a name; one that no device has if there is none. */
+static ferrum_dtype_t dtype_named(const char *name)
+{
+    ferrum_dtype_t dtype = FERRUM_DTYPE_F32;
+    while (dtype <= FERRUM_DTYPE_U8 && strcmp(name, ferrum_dtype_name(dtype)) != 0)
+        dtype++;
+    return dtype;
+}
+
 static bool wanted(const char *group, int count, char **names)
 {
     for (int i = 0; i < count; i++)
@@ -64,8 +73,8 @@ static int with_device(cf_suite_t *suite, int count, char **names)
 {
     ferrum_error_t err = FERRUM_ERROR_INIT;
     ferrum_team_t *team = NULL;
-    ferrum_status_t status =
-        suite->be->device_open(ferrum_module_host(suite->module), NULL, &suite->device, &err);
+    ferrum_status_t status = suite->be->device_open(ferrum_module_host(suite->module),
+                                                    &suite->options, &suite->device, &err);
     if (status != FERRUM_OK) {
         printf("no device: %s\n", err.message);
         return status == FERRUM_UNSUPPORTED ? 77 : 1;
@@ -92,7 +101,7 @@ static int with_device(cf_suite_t *suite, int count, char **names)
 
 int main(int argc, char **argv)
 {
-    cf_suite_t suite = {.random = 1};
+    cf_suite_t suite = {.random = 1, .options = {.head = FERRUM_HEAD(ferrum_device_options_t)}};
     ferrum_logger_t logger = {FERRUM_HEAD(ferrum_logger_t), NULL, FERRUM_LOG_WARN, 0, log_line};
     ferrum_error_t err = FERRUM_ERROR_INIT;
     ferrum_loader_t *loader;
@@ -100,8 +109,13 @@ int main(int argc, char **argv)
     int at = 1;
     if (at < argc && strcmp(argv[at], "-v") == 0)
         suite.verbose = true, at++;
+    if (at + 1 < argc && strcmp(argv[at], "-t") == 0) {
+        suite.options.set_activation_dtype = 1;
+        suite.options.activation_dtype = dtype_named(argv[at + 1]);
+        at += 2;
+    }
     if (at >= argc || argv[at][0] == '-') {
-        fprintf(stderr, "usage: conformance [-v] PLUGIN.so [GROUP ...]\n");
+        fprintf(stderr, "usage: conformance [-v] [-t f32|f16|bf16] PLUGIN.so [GROUP ...]\n");
         return 2;
     }
     if (ferrum_loader_new(NULL, NULL, &logger, &loader, &err) != FERRUM_OK ||
