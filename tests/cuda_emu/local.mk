@@ -2,8 +2,11 @@
 # The emulated CUDA driver (README.md): the same .cu files as nvcc takes, compiled for the host and
 # linked with the emulator into a library that stands in for libcuda.so.1. libcuda-emu.la has the
 # kernels of the cuda backend, libcuda-emu-test.la those of the tests here.
-dist_check_SCRIPTS += tests/cuda_emu/abi.sh tests/cuda_emu/planted.sh
-TESTS += tests/cuda_emu/abi.sh
+cuda_emu_scripts = tests/cuda_emu/abi.sh tests/cuda_emu/ptx.sh tests/cuda_emu/rules.sh
+dist_check_SCRIPTS += $(cuda_emu_scripts) tests/cuda_emu/planted.sh
+if !FERRUM_SANITIZED
+TESTS += $(cuda_emu_scripts)
+endif
 EXTRA_DIST += tests/cuda_emu/README.md \
 	tests/cuda_emu/example.cu tests/cuda_emu/planted.cu tests/cuda_emu/wrappers.cu
 
