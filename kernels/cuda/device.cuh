@@ -22,7 +22,8 @@
  *   5. No spinning and no waiting for another block. Blocks run in any order, one after the other.
  *      The last of several blocks finds out by fence_device() + atomic_add() + fence_device().
  *   6. Atomics on integers only: float sums in a fixed order, the same on every run.
- *   7. Type-pun with gpu::bit_cast or memcpy; 16-byte accesses only on 16-byte aligned addresses.
+ *   7. Type-pun with gpu::bit_cast or memcpy; 16-byte accesses only on 16-byte aligned addresses. On a GPU
+ *      memcpy goes by the alignment of the pointers' types: load vec16_t to load 16 bytes at once.
  *   8. copy_async lands at an unknown time until copy_async_wait *and* a barrier; both are needed.
  *   9. Tile sizes are template parameters: tests instantiate tiny tiles beside the shipped ones.
  *  10. Every output is written for every valid element; tests fill outputs with NaN before a launch.
