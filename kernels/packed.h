@@ -12,7 +12,7 @@
  * **Activations.** A row of x is cut into groups of 32. Each gets a scale and integer codes:
  * `x = scale * (256*hi + lo)` with hi, lo int8 (ACCURATE), or `x = scale * hi` (FAST). Codes are
  * stored in the order in which the weight words hold their values, so that a lane's four bytes
- * meet four consecutive bytes of x.
+ * meet four consecutive bytes of x. A group with a NaN or an infinity gets the scale NaN.
  *
  * **Arithmetic.** Per group of 32 (16 for Q6_K) the sum of code products is an exact integer; it is
  * converted to f32 and folded in with fused multiply-adds, groups in order. Bits of (row, token)

@@ -145,14 +145,16 @@ static void quantise(ferrum_packed_kind_t kind, ferrum_packed_precision_t precis
     for (uint32_t g = 0; g < groups; g++) {
         float values[GROUP], largest = 0;
         int32_t half[2] = {0, 0};
+        bool finite = true;
         for (uint32_t i = 0; i < GROUP; i++) {
             values[i] = x[perm ? perm[g * GROUP + i] : g * GROUP + i];
             largest = fabsf(values[i]) > largest ? fabsf(values[i]) : largest;
+            finite = finite && isfinite(values[i]);
         }
-        scale[g] = largest / top;
+        scale[g] = finite ? largest / top : NAN;
         const float inverse = largest > 0 ? top / largest : 0;
         for (uint32_t i = 0; i < GROUP; i++) {
-            const int32_t code = (int32_t)lrintf(values[source_of(kind, i)] * inverse);
+            const int32_t code = finite ? (int32_t)lrintf(values[source_of(kind, i)] * inverse) : 0;
             half[i / 16] += code;
             /* The low limb lies in [-128, 127], so the high one fits int8 for |code| <= 32512. */
             hi[g * GROUP + i] =

@@ -2,7 +2,9 @@
 /* Activations to 16- or 8-bit codes, a group of 32 at a time; the same bits as the reference. */
 #include "kernels/x86/packed_avx512vnni.h"
 
+#include <float.h>
 #include <immintrin.h>
+#include <math.h>
 
 enum {
     GROUP = FERRUM_PACKED_GROUP
@@ -14,6 +16,12 @@ static __m512i order_of(ferrum_packed_kind_t kind)
     return kind == FERRUM_PACKED_GPTQ4
                ? _mm512_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15)
                : _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+
+/** Lanes that hold a number. */
+static __mmask16 finite_lanes(__m512 v)
+{
+    return _mm512_cmp_ps_mask(_mm512_abs_ps(v), _mm512_set1_ps(FLT_MAX), _CMP_LE_OQ);
 }
 
 static __m512 load(const float *x, const uint32_t *perm, uint32_t at)
@@ -34,10 +42,13 @@ void ferrum_packed_quantise_avx512vnni(ferrum_packed_kind_t kind,
     const __m512i order = order_of(kind);
     for (uint32_t g = 0; g < groups; g++) {
         __m512 v[2] = {load(x, perm, g * GROUP), load(x, perm, g * GROUP + 16)};
+        const bool finite = (finite_lanes(v[0]) & finite_lanes(v[1])) == 0xffff;
+        if (!finite)
+            v[0] = v[1] = _mm512_setzero_ps();
         const float largest =
             _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(v[0]), _mm512_abs_ps(v[1])));
         const __m512 inverse = _mm512_set1_ps(largest > 0 ? top / largest : 0);
-        scale[g] = largest / top;
+        scale[g] = finite ? largest / top : NAN;
         for (uint32_t h = 0; h < 2; h++) {
             const __m512i code =
                 _mm512_permutexvar_epi32(order, _mm512_cvtps_epi32(_mm512_mul_ps(v[h], inverse)));

@@ -5,6 +5,7 @@
 
 #include <ferrum/util.h>
 
+#include <math.h>
 #include <stdlib.h>
 
 /* Packed weights have 16-bit activations; the shapes here are too small to average that out. */
@@ -116,6 +117,30 @@ START_TEST(fused_parts_of_different_formats)
     cpu_open_config(&f, _i);
     check_fused(&f, odd, odd_rows);
     check_fused(&f, whole, whole_rows);
+    cpu_close(&f);
+}
+END_TEST
+
+/** What is not a number must show in the output, not vanish in a quantiser. */
+START_TEST(non_finite_inputs_show)
+{
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    static const ferrum_weight_format_t kinds[] = {FERRUM_FORMAT_Q4_K, FERRUM_FORMAT_Q8_0};
+    cpu_fixture_t f;
+    cpu_open_config(&f, _i);
+    for (size_t i = 0; i < 6; i++) {
+        test_blocks_t blocks = test_blocks_new(kinds[i % 2], 1, 16, 256, i);
+        ferrum_linear_t *linear = NULL;
+        ferrum_buffer_t *x = cpu_random_f32(&f, 1, 256), *y = cpu_output(&f, 16);
+        cpu_floats(x)[i * 50] = bad[i / 2];
+        EXPECT_OK(QL->load_quant(f.device, &blocks.desc, NULL, &linear, &err));
+        EXPECT_OK(QL->linear->forward(f.ctx, linear, x, 0, y, 0, 1, &err));
+        for (int r = 0; r < 16; r++)
+            ck_assert(!isfinite(cpu_floats(y)[r]));
+        QL->linear->release(linear);
+        test_blocks_free(&blocks);
+        cpu_release(x, y, NULL);
+    }
     cpu_close(&f);
 }
 END_TEST
@@ -423,6 +448,7 @@ int main(void)
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, every_block_format, 0, CPU_CONFIGS);
     tcase_add_loop_test(tc, fused_parts_of_different_formats, 0, CPU_CONFIGS);
+    tcase_add_loop_test(tc, non_finite_inputs_show, 0, CPU_CONFIGS);
     tcase_add_loop_test(tc, every_gptq_variant, 0, CPU_CONFIGS);
     tcase_add_test(tc, arrays_may_lie_at_any_address);
     tcase_add_loop_test(tc, views_are_columns_of_a_stack, 0, CPU_CONFIGS);
