@@ -294,11 +294,17 @@ static void bad_input_cases(cf_suite_t *suite)
         int32_t wrong[2 * TOP_K] = {0, 1, 2, 3, EXPERTS + 93, 1};
         c.ids = cf_ints(suite, wrong, 2 * TOP_K);
         cf_tensor_t out = cf_output(suite, 2 * HIDDEN);
-        cf_expect_error(suite, run(suite, suite->ctx, l, &c, out.buffer, 0, &err),
-                        FERRUM_INVALID_INPUT, &err);
+        ferrum_status_t status = run(suite, suite->ctx, l, &c, out.buffer, 0, &err);
+        bool later = status == FERRUM_OK; /* a backend that cannot see the ids without waiting */
+        if (later)
+            status = suite->be->context_sync(suite->ctx, &err);
+        cf_expect_error(suite, status, FERRUM_INVALID_INPUT, &err);
         if (!suite->case_refused && strstr(err.message, "99") == NULL)
             cf_fail(suite, "does not name the id 99: %s", err.message);
-        cf_expect_untouched(suite, &out);
+        if (!later)
+            cf_expect_untouched(suite, &out);
+        else if (suite->be->context_sync(suite->ctx, &err) != FERRUM_OK)
+            cf_fail(suite, "the context reports the id more than once: %s", err.message);
     }
     cf_end(suite);
 

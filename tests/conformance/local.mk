@@ -32,6 +32,7 @@ CONFORMANCE_TESTS = \
 	tests/conformance/cpu-avx2.sh \
 	tests/conformance/cpu-scalar.sh \
 	tests/conformance/cuda-emu-bf16.sh \
+	tests/conformance/cuda-emu-random.sh \
 	tests/conformance/cuda-emu.sh \
 	tests/conformance/metal-stub.sh
 dist_check_SCRIPTS += $(CONFORMANCE_TESTS)

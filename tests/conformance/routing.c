@@ -64,6 +64,27 @@ static void bad_route_cases(cf_suite_t *suite)
             cf_fail(suite, "does not name row 1: %s", err.message);
         cf_end(suite);
     }
+    for (int i = 0; i < 3; i++) {
+        ferrum_error_t err = FERRUM_ERROR_INIT;
+        double values[16] = {0};
+        values[9] = poison[i];
+        cf_begin(suite, "routing on the device of a logit that is %f", poison[i]);
+        cf_tensor_t logits = cf_input_values(suite, values, 16), weights = cf_f32_output(suite, 4);
+        cf_ints_t ids = cf_ints_output(suite, 4);
+        ferrum_status_t status = suite->mf->route_topk_softmax(
+            suite->ctx, logits.buffer, ids.buffer, weights.buffer, 2, 8, 2, 1, NULL, &err);
+        if (status == FERRUM_OK) { /* reported when the context waits */
+            status = suite->be->context_sync(suite->ctx, &err);
+            cf_read_ints(suite, &ids);
+            cf_read(suite, &weights);
+            if (ids.v[0] != 0 || ids.v[2] != -1 || ids.v[3] != -1 || !isnan(weights.v[3]))
+                cf_fail(suite, "row 1 is not marked with ids -1 and weights NaN");
+        }
+        cf_expect_error(suite, status, FERRUM_INVALID_INPUT, &err);
+        if (!suite->case_refused && strstr(err.message, "row 1") == NULL)
+            cf_fail(suite, "does not name row 1: %s", err.message);
+        cf_end(suite);
+    }
     static const uint32_t shapes[][2] = {{4, 0}, {4, 5}}; /* experts, top_k */
     for (int i = 0; i < 2; i++) {
         ferrum_error_t err = FERRUM_ERROR_INIT;

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
 # The cuda backend on the emulated driver: what the conformance suite, which knows no backend, cannot ask.
+dist_check_SCRIPTS += tests/cuda/select.sh
+TESTS += tests/cuda/select.sh
+CLEANFILES += tests/cuda/select.out tests/cuda/select.err
+
 if FERRUM_CUDA
 if FERRUM_CUDA_EMU
 if HAVE_CHECK
-cuda_tests = tests/cuda/test_device tests/cuda/test_graph
+cuda_tests = tests/cuda/test_device tests/cuda/test_graph tests/cuda/test_ops
 check_PROGRAMS += $(cuda_tests)
 TESTS += $(cuda_tests)
 
@@ -17,6 +21,9 @@ tests_cuda_test_device_LDADD = $(cuda_tests_ldadd)
 tests_cuda_test_graph_CPPFLAGS = $(cuda_tests_cppflags)
 tests_cuda_test_graph_SOURCES = tests/cuda/test_graph.c $(cuda_tests_fixture)
 tests_cuda_test_graph_LDADD = $(cuda_tests_ldadd)
+tests_cuda_test_ops_CPPFLAGS = $(cuda_tests_cppflags)
+tests_cuda_test_ops_SOURCES = tests/cuda/test_ops.c $(cuda_tests_fixture)
+tests_cuda_test_ops_LDADD = $(cuda_tests_ldadd)
 endif
 endif
 endif
