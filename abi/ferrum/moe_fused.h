@@ -289,9 +289,10 @@ typedef struct ferrum_moe_fused_ops {
     /**
      * `out[t,:] = sum_j w[t,j] * down[e](act(gate[e] x[t], up[e] x[t]))`, e = ids[t,j], in slot
      * order. A pair with id -1, or with an expert that is not held here, is skipped; any other id
-     * outside [0,E) is INVALID_INPUT. A token whose pairs are all skipped gets zeros (or is left
-     * alone with FERRUM_FFN_ACCUMULATE), so two objects with disjoint expert ranges, or two
-     * plugins, can each do their part. out may be x.
+     * outside [0,E) is INVALID_INPUT; a backend that cannot see ids without waiting skips such a
+     * pair and reports it at the next context_sync. A token whose pairs are all skipped gets zeros
+     * (or is left alone with FERRUM_FFN_ACCUMULATE), so two objects with disjoint expert ranges, or
+     * two plugins, can each do their part. out may be x.
      */
     ferrum_status_t (*expert_ffn_forward)(ferrum_context_t *ctx, ferrum_expert_ffn_t *ffn,
                                           const ferrum_expert_ffn_args_t *args,

@@ -88,7 +88,8 @@ ferrum_status_t ferrum_cuda_context_sync(ferrum_context_t *ctx, ferrum_error_t *
     FERRUM_CUDA_CHECK_POINTER(ctx, err);
     FERRUM_TRY(ferrum_cuda_check_alive(ctx, err));
     FERRUM_TRY(ferrum_cuda_check_not_capturing(ctx, __func__, err));
-    return ferrum_cuda_wait(ctx, err);
+    FERRUM_TRY(ferrum_cuda_wait(ctx, err));
+    return ferrum_cuda_report_fault(ctx, err);
 }
 
 ferrum_status_t ferrum_cuda_context_sync_before_readback(ferrum_context_t *ctx, ferrum_error_t *err)

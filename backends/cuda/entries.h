@@ -10,6 +10,7 @@
 #define FERRUM_CUDA_ENTRIES_H
 
 #include <ferrum/backend.h>
+#include <ferrum/moe_fused.h>
 #include <ferrum/quant_llm.h>
 
 #define FERRUM_CUDA_BACKEND_ENTRIES(X)                                                             \
@@ -68,6 +69,11 @@
 
 #define FERRUM_CUDA_QUANT_LLM_ENTRIES(X)                                                           \
     X(ferrum_quant_llm_ops_t, , supports)                                                          \
+    X(ferrum_quant_llm_ops_t, , load_quant)                                                        \
+    X(ferrum_quant_llm_ops_t, , load_quant_fused)                                                  \
+    X(ferrum_quant_llm_ops_t, , load_quant_experts)                                                \
+    X(ferrum_quant_llm_ops_t, , load_gptq)                                                         \
+    X(ferrum_quant_llm_ops_t, , load_gptq_stacked)                                                 \
     X(ferrum_quant_llm_ops_t, , pregrow_gather_scratch)                                            \
     X(ferrum_quant_llm_ops_t, , graph_set_decode_state)                                            \
     X(ferrum_quant_llm_ops_t, , graph_set_device_state_mode)                                       \
@@ -83,11 +89,63 @@
     X(ferrum_quant_llm_ops_t, , paged_varlen_attention)                                            \
     X(ferrum_quant_llm_ops_t, , paged_batched_decode_attention)
 
+#define FERRUM_CUDA_LINEAR_ENTRIES(X)                                                              \
+    X(ferrum_linear_ops_t, linear_, retain)                                                        \
+    X(ferrum_linear_ops_t, linear_, release)                                                       \
+    X(ferrum_linear_ops_t, linear_, info)                                                          \
+    X(ferrum_linear_ops_t, linear_, forward)
+
+#define FERRUM_CUDA_STACKED_EXPERTS_ENTRIES(X)                                                     \
+    X(ferrum_stacked_experts_ops_t, stacked_experts_, retain)                                      \
+    X(ferrum_stacked_experts_ops_t, stacked_experts_, release)                                     \
+    X(ferrum_stacked_experts_ops_t, stacked_experts_, info)                                        \
+    X(ferrum_stacked_experts_ops_t, , gemv_moe_id)                                                 \
+    X(ferrum_stacked_experts_ops_t, , gemv_moe_id_gate_up_silu)                                    \
+    X(ferrum_stacked_experts_ops_t, , gemv_moe_id_batched)                                         \
+    X(ferrum_stacked_experts_ops_t, , gemv_moe_id_gate_up_silu_batched)                            \
+    X(ferrum_stacked_experts_ops_t, , gemm_moe_id)                                                 \
+    X(ferrum_stacked_experts_ops_t, , gemm_moe_id_indirect)
+
+#define FERRUM_CUDA_MARLIN_STACK_ENTRIES(X)                                                        \
+    X(ferrum_marlin_stack_ops_t, marlin_stack_, retain)                                            \
+    X(ferrum_marlin_stack_ops_t, marlin_stack_, release)                                           \
+    X(ferrum_marlin_stack_ops_t, marlin_stack_, info)                                              \
+    X(ferrum_marlin_stack_ops_t, , zero_workspace)                                                 \
+    X(ferrum_marlin_stack_ops_t, , gemm_phase_batched)                                             \
+    X(ferrum_marlin_stack_ops_t, , gemm_phase_vllm)                                                \
+    X(ferrum_marlin_stack_ops_t, , make_expert_linear)
+
+#define FERRUM_CUDA_MOE_FUSED_ENTRIES(X)                                                           \
+    X(ferrum_moe_fused_ops_t, , upload_moe_routing)                                                \
+    X(ferrum_moe_fused_ops_t, , route_topk_softmax)                                                \
+    X(ferrum_moe_fused_ops_t, , route_topk_into_host)                                              \
+    X(ferrum_moe_fused_ops_t, , moe_build_pairs_by_token)                                          \
+    X(ferrum_moe_fused_ops_t, , moe_align_block_size)                                              \
+    X(ferrum_moe_fused_ops_t, , moe_align_block_size_pair_ids)                                     \
+    X(ferrum_moe_fused_ops_t, , compute_ids_tpe)                                                   \
+    X(ferrum_moe_fused_ops_t, , silu_mul_batched)                                                  \
+    X(ferrum_moe_fused_ops_t, , silu_mul_stacked)                                                  \
+    X(ferrum_moe_fused_ops_t, , weighted_sum_stacked)                                              \
+    X(ferrum_moe_fused_ops_t, , weighted_sum_residual_stacked)                                     \
+    X(ferrum_moe_fused_ops_t, , weighted_sum_residual_norm_stacked)                                \
+    X(ferrum_moe_fused_ops_t, , weighted_sum_batched)                                              \
+    X(ferrum_moe_fused_ops_t, , weighted_sum_batched_offset)                                       \
+    X(ferrum_moe_fused_ops_t, , moe_combine)                                                       \
+    X(ferrum_moe_fused_ops_t, , expert_ffn_create)                                                 \
+    X(ferrum_moe_fused_ops_t, , expert_ffn_retain)                                                 \
+    X(ferrum_moe_fused_ops_t, , expert_ffn_release)                                                \
+    X(ferrum_moe_fused_ops_t, , expert_ffn_info)                                                   \
+    X(ferrum_moe_fused_ops_t, , expert_ffn_forward)
+
 /** Declares the function behind one entry, with the type that the table gives it. */
 #define FERRUM_CUDA_DECLARE(ops, prefix, entry)                                                    \
     extern __typeof__(*((const ops *)0)->entry) ferrum_cuda_##prefix##entry;
 
 FERRUM_CUDA_BACKEND_ENTRIES(FERRUM_CUDA_DECLARE)
 FERRUM_CUDA_QUANT_LLM_ENTRIES(FERRUM_CUDA_DECLARE)
+FERRUM_CUDA_LINEAR_ENTRIES(FERRUM_CUDA_DECLARE)
+FERRUM_CUDA_STACKED_EXPERTS_ENTRIES(FERRUM_CUDA_DECLARE)
+FERRUM_CUDA_MARLIN_STACK_ENTRIES(FERRUM_CUDA_DECLARE)
+FERRUM_CUDA_MOE_FUSED_ENTRIES(FERRUM_CUDA_DECLARE)
 
 #endif /* FERRUM_CUDA_ENTRIES_H */

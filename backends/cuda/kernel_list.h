@@ -14,13 +14,26 @@
 /** X(module) */
 #define FERRUM_CUDA_MODULES(X)                                                                     \
     X(attention)                                                                                   \
+    X(experts)                                                                                     \
     X(gemm)                                                                                        \
+    X(moe)                                                                                         \
     X(rows)                                                                                        \
     X(qkv)
 
 /** X(module, name, ACT or ANY) */
 #define FERRUM_CUDA_KERNELS(X)                                                                     \
     X(attention, attention, ACT)                                                                   \
+    X(experts, product_1, ACT)                                                                     \
+    X(experts, gate_up_1, ACT)                                                                     \
+    X(experts, product_8, ACT)                                                                     \
+    X(experts, gate_up_8, ACT)                                                                     \
+    X(experts, product_32, ACT)                                                                    \
+    X(experts, gate_up_32, ACT)                                                                    \
+    X(moe, route, ACT)                                                                             \
+    X(moe, plan_count, ANY)                                                                        \
+    X(moe, plan_place, ANY)                                                                        \
+    X(moe, combine, ACT)                                                                           \
+    X(moe, moe_silu_mul, ACT)                                                                      \
     X(gemm, gemm_small, ACT)                                                                       \
     X(gemm, gemm_large, ACT)                                                                       \
     X(rows, rms_norm, ACT)                                                                         \

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # cuda.so: the host side and, embedded in it, one fatbin per file of kernels/cuda. It needs nvcc to
 # build and nothing of CUDA to load: the driver is found at run time.
+EXTRA_DIST += backends/cuda/README.md
 if FERRUM_CUDA
 pkglib_LTLIBRARIES += backends/cuda/cuda.la
 
@@ -40,6 +41,9 @@ backends_cuda_cuda_la_SOURCES = \
 	backends/cuda/embedding.c \
 	backends/cuda/entries.h \
 	backends/cuda/events.c \
+	backends/cuda/expert_ffn.c \
+	backends/cuda/expert_ffn.h \
+	backends/cuda/expert_ffn_forward.c \
 	backends/cuda/gemm.c \
 	backends/cuda/graph.c \
 	backends/cuda/half.h \
@@ -48,13 +52,27 @@ backends_cuda_cuda_la_SOURCES = \
 	backends/cuda/kv.c \
 	backends/cuda/kv.h \
 	backends/cuda/layout.c \
+	backends/cuda/linear.c \
+	backends/cuda/linear.h \
+	backends/cuda/marlin_stack.c \
 	backends/cuda/memory.c \
+	backends/cuda/moe_combine.c \
+	backends/cuda/moe_plan.c \
+	backends/cuda/moe_route.c \
 	backends/cuda/objects.h \
 	backends/cuda/plugin.c \
+	backends/cuda/problems.c \
+	backends/cuda/problems.h \
+	backends/cuda/product.c \
+	backends/cuda/product.h \
 	backends/cuda/qkv.c \
+	backends/cuda/stacked_experts.c \
 	backends/cuda/stream.c \
 	backends/cuda/supports.c \
-	backends/cuda/transfer.c
+	backends/cuda/transfer.c \
+	backends/cuda/weights.h \
+	backends/cuda/weights_gguf.c \
+	backends/cuda/weights_gptq.c
 backends_cuda_cuda_la_LDFLAGS = $(plugin_link_flags)
 EXTRA_backends_cuda_cuda_la_DEPENDENCIES = backends/plugin.map
 endif

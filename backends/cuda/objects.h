@@ -62,6 +62,7 @@ typedef enum ferrum_cuda_scratch {
     FERRUM_CUDA_SCRATCH_PLAN,    /**< routing, sorted pairs, offsets */
     FERRUM_CUDA_SCRATCH_HIDDEN,  /**< FFN: activated rows */
     FERRUM_CUDA_SCRATCH_DOWN,    /**< FFN: rows before they are combined */
+    FERRUM_CUDA_SCRATCH_FAULT,  /**< ferrum_fault_t: what kernels found wrong with data */
     FERRUM_CUDA_SCRATCH_STATE,   /**< graph_set_decode_state: token, step */
     FERRUM_CUDA_SCRATCH_KINDS
 } ferrum_cuda_scratch_t;
@@ -157,6 +158,8 @@ ferrum_status_t ferrum_cuda_zero(ferrum_context_t *ctx, CUdeviceptr to, uint64_t
                                  ferrum_error_t *err);
 ferrum_status_t ferrum_cuda_copy(ferrum_context_t *ctx, CUdeviceptr to, CUdeviceptr from,
                                  uint64_t bytes, ferrum_error_t *err);
+/** Report, once, what kernels noted in the fault word; the context's work is done (product.c). */
+ferrum_status_t ferrum_cuda_report_fault(ferrum_context_t *ctx, ferrum_error_t *err);
 /** Wait for the context's work. */
 ferrum_status_t ferrum_cuda_wait(ferrum_context_t *ctx, ferrum_error_t *err);
 

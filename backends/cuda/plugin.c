@@ -12,7 +12,24 @@
 static const ferrum_backend_ops_t backend_ops = {.head = FERRUM_HEAD(ferrum_backend_ops_t),
                                                  FERRUM_CUDA_BACKEND_ENTRIES(FILL_ENTRY)};
 
+static const ferrum_linear_ops_t linear_ops = {.head = FERRUM_HEAD(ferrum_linear_ops_t),
+                                               FERRUM_CUDA_LINEAR_ENTRIES(FILL_ENTRY)};
+
+static const ferrum_stacked_experts_ops_t stacked_experts_ops = {
+    .head = FERRUM_HEAD(ferrum_stacked_experts_ops_t),
+    FERRUM_CUDA_STACKED_EXPERTS_ENTRIES(FILL_ENTRY)};
+
+static const ferrum_marlin_stack_ops_t marlin_stack_ops = {
+    .head = FERRUM_HEAD(ferrum_marlin_stack_ops_t), FERRUM_CUDA_MARLIN_STACK_ENTRIES(FILL_ENTRY)};
+
+static const ferrum_moe_fused_ops_t moe_fused_ops = {.head = FERRUM_HEAD(ferrum_moe_fused_ops_t),
+                                                     .supports = ferrum_cuda_supports,
+                                                     FERRUM_CUDA_MOE_FUSED_ENTRIES(FILL_ENTRY)};
+
 static const ferrum_quant_llm_ops_t quant_llm_ops = {.head = FERRUM_HEAD(ferrum_quant_llm_ops_t),
+                                                     .linear = &linear_ops,
+                                                     .stacked_experts = &stacked_experts_ops,
+                                                     .marlin_stack = &marlin_stack_ops,
                                                      FERRUM_CUDA_QUANT_LLM_ENTRIES(FILL_ENTRY)};
 
 enum {
@@ -59,6 +76,7 @@ static const void *get_interface(const char *id, uint32_t min_version)
     } interfaces[] = {
         {FERRUM_INTERFACE_BACKEND, &backend_ops},
         {FERRUM_INTERFACE_QUANT_LLM, &quant_llm_ops},
+        {FERRUM_INTERFACE_MOE_FUSED, &moe_fused_ops},
     };
 
     if (!id || min_version > FERRUM_ABI_MINOR)

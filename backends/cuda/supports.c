@@ -2,6 +2,7 @@
 /* Questions about problems. Loaders and ops refuse through the same checks. */
 #include "backends/cuda/entries.h"
 #include "backends/cuda/kv.h"
+#include "backends/cuda/problems.h"
 
 ferrum_status_t ferrum_cuda_supports(ferrum_device_t *device, const ferrum_problem_t *problem,
                                      ferrum_error_t *err)
@@ -19,7 +20,6 @@ ferrum_status_t ferrum_cuda_supports(ferrum_device_t *device, const ferrum_probl
     case FERRUM_PROBLEM_GRAPH:
         return FERRUM_OK;
     default:
-        return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_OTHER,
-                           "the cuda backend does not know problem kind %u", problem->kind);
+        return ferrum_cuda_check_moe_problem(problem, err);
     }
 }

@@ -3,11 +3,15 @@
 SUFFIXES = .cu .fatbin
 cuda_kernel_sources = \
 	kernels/cuda/attention.cu \
+	kernels/cuda/experts.cu \
 	kernels/cuda/gemm.cu \
+	kernels/cuda/moe.cu \
 	kernels/cuda/qkv.cu \
 	kernels/cuda/rows.cu
 cuda_kernel_headers = \
 	kernels/cuda/args.h \
 	kernels/cuda/block.cuh \
-	kernels/cuda/kv.cuh
+	kernels/cuda/kv.cuh \
+	kernels/cuda/moe_args.h \
+	kernels/cuda/weights.cuh
 EXTRA_DIST += $(cuda_kernel_sources) $(cuda_kernel_headers)

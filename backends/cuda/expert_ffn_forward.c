@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The routed experts end to end. Few pairs: gate_up and down per pair, combine: 3 launches. Many: a
+ * stable order by expert first, padded to tiles: 5 launches. Rows are indexed by pair id
+ * throughout, so combining needs no map. Nothing here allocates, copies or waits once scratch has
+ * grown.
+ */
+#include "backends/cuda/entries.h"
+#include "backends/cuda/expert_ffn.h"
+#include "backends/cuda/product.h"
+
+enum {
+    FEW_PAIRS = 16 /* below that tiles would be mostly padding */
+};
+
+/** Scratch and shape of one call. */
+typedef struct forward {
+    const ferrum_expert_ffn_t *ffn;
+    const ferrum_expert_ffn_args_t *args;
+    uint32_t pairs;
+    uint32_t tile_rows; /**< 1: no plan */
+    uint32_t sorted_max, blocks;
+    CUdeviceptr hidden; /**< act [pairs, I] */
+    CUdeviceptr slots;  /**< f32 [pairs, h] */
+    CUdeviceptr counts, sorted, block_experts, total;
+} forward_t;
+
+static ferrum_status_t check_args(ferrum_context_t *ctx, const ferrum_expert_ffn_t *ffn,
+                                  const ferrum_expert_ffn_args_t *args, ferrum_error_t *err)
+{
+    static const char function[] = "expert_ffn_forward";
+
+    FERRUM_TRY(
+        ferrum_cuda_check_struct(function, "args", args, FERRUM_EXPERT_FFN_ARGS_MIN_SIZE, err));
+    const uint64_t pairs = (uint64_t)args->tokens * args->top_k;
+    const uint64_t elements = (uint64_t)args->tokens * ffn->hidden;
+    const ferrum_cuda_operand_t operands[] = {
+        {"x", args->x, FERRUM_CUDA_ACT, 0, elements},
+        {"ids", args->ids, FERRUM_DTYPE_I32, 0, pairs},
+        {"weights", args->weights, FERRUM_DTYPE_F32, 0, pairs},
+        {"out", args->out, FERRUM_CUDA_ACT, 0, elements}};
+    FERRUM_TRY(ferrum_cuda_check_operands(function, ctx, operands, 4, err));
+    if (args->flags & ~(uint32_t)FERRUM_FFN_ACCUMULATE)
+        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_FLAGS,
+                           "expert_ffn_forward: unknown flags 0x%x", args->flags);
+    return ferrum_cuda_check_pair_count(function, pairs, err);
+}
+
+/** Sizes depend on the shape alone, not on where the ids send the pairs. */
+static ferrum_status_t prepare(ferrum_context_t *ctx, forward_t *forward, ferrum_error_t *err)
+{
+    const ferrum_expert_ffn_t *ffn = forward->ffn;
+    const uint64_t pairs = forward->pairs, experts = ffn->local_experts;
+    const uint64_t act_bytes = ferrum_dtype_bytes(ctx->device->act);
+    CUdeviceptr plan;
+
+    FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_HIDDEN,
+                                   ferrum_cuda_mul3(pairs, ffn->intermediate, act_bytes),
+                                   &forward->hidden, err));
+    FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_DOWN,
+                                   ferrum_cuda_mul3(pairs, ffn->hidden, sizeof(float)),
+                                   &forward->slots, err));
+    forward->tile_rows = 1;
+    if (pairs <= FEW_PAIRS)
+        return FERRUM_OK;
+    forward->tile_rows = pairs / experts > 16 ? 32 : 8;
+    const uint64_t sorted_max = pairs + experts * forward->tile_rows;
+    if (sorted_max > INT32_MAX)
+        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_OVERFLOW,
+                           "expert_ffn_forward: %llu pairs of %llu experts are too many to plan",
+                           (unsigned long long)pairs, (unsigned long long)experts);
+    forward->sorted_max = (uint32_t)sorted_max;
+    forward->blocks = (uint32_t)((experts < pairs ? experts : pairs) + pairs / forward->tile_rows);
+    FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_PLAN,
+                                   (experts + sorted_max + sorted_max / forward->tile_rows + 1) *
+                                       sizeof(int32_t),
+                                   &plan, err));
+    forward->counts = plan;
+    forward->sorted = forward->counts + experts * sizeof(int32_t);
+    forward->block_experts = forward->sorted + sorted_max * sizeof(int32_t);
+    forward->total = forward->block_experts + sorted_max / forward->tile_rows * sizeof(int32_t);
+    return FERRUM_OK;
+}
+
+static ferrum_status_t run_plan(ferrum_context_t *ctx, const forward_t *forward,
+                                ferrum_error_t *err)
+{
+    ferrum_plan_args_t plan = {.ids = ferrum_cuda_at(forward->args->ids, 0),
+                               .sorted = forward->sorted,
+                               .block_experts = forward->block_experts,
+                               .total = forward->total,
+                               .pairs = forward->pairs,
+                               .experts = forward->ffn->local_experts,
+                               .first_expert = forward->ffn->first_expert,
+                               .top_k = 1,
+                               .block_size = forward->tile_rows,
+                               .sorted_max = forward->sorted_max,
+                               .sorted_pairs = 1};
+
+    return forward->tile_rows == 1 ? FERRUM_OK : ferrum_cuda_plan(ctx, &plan, forward->counts, err);
+}
+
+/** One product over all pairs; the caller sets weights, x, out, top_k and outer. */
+static ferrum_status_t run_product(ferrum_context_t *ctx, const forward_t *forward,
+                                   ferrum_product_args_t *product, ferrum_error_t *err)
+{
+    const bool planned = forward->tile_rows > 1;
+
+    product->mode = planned ? FERRUM_ROWS_ALIGNED : FERRUM_ROWS_PAIRS;
+    product->ids = planned ? forward->sorted : ferrum_cuda_at(forward->args->ids, 0);
+    product->experts = forward->block_experts;
+    product->total = forward->total;
+    product->out_stride = product->w.n;
+    product->rows = forward->pairs;
+    product->num_experts = forward->ffn->local_experts;
+    product->first_expert = forward->ffn->first_expert;
+    product->block_size = forward->tile_rows;
+    product->ids_count = forward->sorted_max;
+    return ferrum_cuda_product(ctx, product, forward->tile_rows,
+                               planned ? forward->blocks : forward->pairs, 1, err);
+}
+
+static ferrum_status_t run_products(ferrum_context_t *ctx, const forward_t *forward,
+                                    ferrum_error_t *err)
+{
+    const ferrum_expert_ffn_t *ffn = forward->ffn;
+    ferrum_product_args_t gate_up = {.w = ffn->gate.gpu,
+                                     .up = ffn->up.gpu,
+                                     .x = ferrum_cuda_at(forward->args->x, 0),
+                                     .out = forward->hidden,
+                                     .outer = ffn->hidden,
+                                     .top_k = forward->args->top_k,
+                                     .activation = ffn->activation.kind,
+                                     .alpha = ffn->activation.alpha,
+                                     .limit = ffn->activation.limit};
+    ferrum_product_args_t down = {.w = ffn->down.gpu,
+                                  .x = forward->hidden,
+                                  .out = forward->slots,
+                                  .outer = ffn->intermediate,
+                                  .top_k = 1,
+                                  .out_is_f32 = 1};
+
+    FERRUM_TRY(ferrum_cuda_weights_note(ctx, &ffn->gate, err));
+    FERRUM_TRY(ferrum_cuda_weights_note(ctx, &ffn->up, err));
+    FERRUM_TRY(ferrum_cuda_weights_note(ctx, &ffn->down, err));
+    FERRUM_TRY(run_product(ctx, forward, &gate_up, err));
+    return run_product(ctx, forward, &down, err);
+}
+
+ferrum_status_t ferrum_cuda_expert_ffn_forward(ferrum_context_t *ctx, ferrum_expert_ffn_t *ffn,
+                                               const ferrum_expert_ffn_args_t *args,
+                                               ferrum_error_t *err)
+{
+    CUdeviceptr fault;
+
+    FERRUM_CUDA_CHECK_POINTER(ffn, err);
+    FERRUM_TRY(check_args(ctx, ffn, args, err));
+    forward_t forward = {.ffn = ffn, .args = args, .pairs = args->tokens * args->top_k};
+    if (forward.pairs > 0) {
+        FERRUM_TRY(prepare(ctx, &forward, err));
+        FERRUM_TRY(run_plan(ctx, &forward, err));
+        FERRUM_TRY(run_products(ctx, &forward, err));
+    }
+    FERRUM_TRY(ferrum_cuda_fault_word(ctx, &fault, err));
+    const ferrum_combine_args_t combine = {.slots = forward.slots,
+                                           .ids = ferrum_cuda_at(args->ids, 0),
+                                           .weights = ferrum_cuda_at(args->weights, 0),
+                                           .out = ferrum_cuda_at(args->out, 0),
+                                           .fault = fault,
+                                           .count = (uint64_t)args->tokens * ffn->hidden,
+                                           .slot_rows = forward.pairs,
+                                           .top_k = args->top_k,
+                                           .hidden = ffn->hidden,
+                                           .slots_f32 = 1,
+                                           .accumulate = args->flags & FERRUM_FFN_ACCUMULATE,
+                                           .first_expert = ffn->first_expert,
+                                           .local_experts = ffn->local_experts,
+                                           .num_experts = ffn->num_experts};
+    return ferrum_cuda_combine(ctx, &combine, err);
+}

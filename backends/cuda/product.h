@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file product.h
+ * @brief The one launch behind every quantised product: which kernel, which grid.
+ */
+#ifndef FERRUM_CUDA_PRODUCT_H
+#define FERRUM_CUDA_PRODUCT_H
+
+#include "backends/cuda/weights.h"
+
+/** Rows of a tile for products of @p rows rows with one matrix: 1, 8 or 32. */
+uint32_t ferrum_cuda_tile_rows(uint64_t rows);
+
+/**
+ * Launch @p args over @p tiles tiles of @p tile_rows rows for each of @p lists lists or dispatches
+ * (1 in other modes); gate_up when args->up has data. Nothing to do is success.
+ */
+ferrum_status_t ferrum_cuda_product(ferrum_context_t *ctx, const ferrum_product_args_t *args,
+                                    uint32_t tile_rows, uint64_t tiles, uint32_t lists,
+                                    ferrum_error_t *err);
+
+/** The f32 sum of `count` = batch*hidden outputs; see ferrum_combine_args_t. */
+ferrum_status_t ferrum_cuda_combine(ferrum_context_t *ctx, const ferrum_combine_args_t *args,
+                                    ferrum_error_t *err);
+
+/** plan_count and plan_place; counts are scratch. */
+ferrum_status_t ferrum_cuda_plan(ferrum_context_t *ctx, ferrum_plan_args_t *args,
+                                 CUdeviceptr counts, ferrum_error_t *err);
+
+/** Where kernels note bad data, zeroed; context_sync reports what they noted. */
+ferrum_status_t ferrum_cuda_fault_word(ferrum_context_t *ctx, CUdeviceptr *out_fault,
+                                       ferrum_error_t *err);
+
+/** Pairs are counted in an i32, as every index that is made of it. */
+ferrum_status_t ferrum_cuda_check_pair_count(const char *function, uint64_t pairs,
+                                             ferrum_error_t *err);
+
+#endif /* FERRUM_CUDA_PRODUCT_H */

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file weights.h
+ * @brief Quantised weights in device memory: one matrix, or a stack of equal ones.
+ *
+ * Block formats are kept as in the file. GPTQ codes are brought into the layouts W4 and W8 of
+ * kernels/cuda/moe_args.h: along the inputs instead of across them, zeros as what is subtracted,
+ * scales in f32. Act-order costs a table: the group of each input, looked up while decoding.
+ */
+#ifndef FERRUM_CUDA_WEIGHTS_H
+#define FERRUM_CUDA_WEIGHTS_H
+
+#include "backends/cuda/check.h"
+#include "kernels/cuda/moe_args.h"
+
+typedef struct ferrum_cuda_weights {
+    uint32_t experts;
+    uint32_t n, k;
+    uint32_t bits; /**< GPTQ, else 0 */
+    ferrum_weight_format_t format;
+    uint64_t bytes;        /**< of device memory */
+    uint64_t source_bytes; /**< as given to the loader */
+    ferrum_cuda_memory_t *memory;
+    ferrum_cuda_memory_t *bias; /**< or NULL */
+    ferrum_gpu_weights_t gpu;
+} ferrum_cuda_weights_t;
+
+/** This backend multiplies by a block format at K inputs; UNSUPPORTED with the reason if not. */
+ferrum_status_t ferrum_cuda_check_block_problem(ferrum_weight_format_t format, uint32_t k,
+                                                ferrum_error_t *err);
+/** The same for GPTQ; @p has_zeros: zero points are stored. */
+ferrum_status_t ferrum_cuda_check_gptq_problem(uint32_t bits, uint32_t group_size, uint32_t k,
+                                               uint32_t n, bool has_zeros, ferrum_error_t *err);
+/** Everything that can be wrong with a GPTQ descriptor, its arrays included. */
+ferrum_status_t ferrum_cuda_check_gptq(const ferrum_gptq_t *source, ferrum_error_t *err);
+
+/** Load a slab of blocks. @p out_weights is overwritten; on failure nothing is held. */
+ferrum_status_t ferrum_cuda_weights_from_gguf(ferrum_device_t *device,
+                                              const ferrum_gguf_weights_t *source,
+                                              ferrum_cuda_weights_t *out_weights,
+                                              ferrum_error_t *err);
+/** Load @p count GPTQ matrices of equal shape; a matrix's own bias is kept. */
+ferrum_status_t ferrum_cuda_weights_from_gptq(ferrum_device_t *device,
+                                              const ferrum_gptq_t *const *sources, uint32_t count,
+                                              ferrum_cuda_weights_t *out_weights,
+                                              ferrum_error_t *err);
+/** Copy @p bias f32 [experts, n] (NULL: none) and let products add it. */
+ferrum_status_t ferrum_cuda_weights_set_bias(ferrum_device_t *device,
+                                             ferrum_cuda_weights_t *weights, const float *bias,
+                                             ferrum_error_t *err);
+/** Free what they hold. */
+void ferrum_cuda_weights_free(ferrum_cuda_weights_t *weights);
+/** A capture in flight depends on them. */
+ferrum_status_t ferrum_cuda_weights_note(ferrum_context_t *ctx,
+                                         const ferrum_cuda_weights_t *weights, ferrum_error_t *err);
+/** Stated error of products, before rounding to act: sums are f32, weights are decoded in f32. */
+float ferrum_cuda_error_bound(const ferrum_device_t *device);
+
+#endif /* FERRUM_CUDA_WEIGHTS_H */

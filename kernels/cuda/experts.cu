@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * product_BM, gate_up_BM: rows of activations times quantised weights, for one matrix or a stack.
+ *
+ * A block of 128 threads computes BM rows by 32 outputs. Per step of 64 inputs it decodes the weights
+ * once into shared memory as f32, next to the rows of x, and multiplies. An output is the sum of four
+ * strips (inputs k with k % 4 = 0 .. 3), each in ascending order, whatever BM and whatever rows share
+ * its tile: a row has the same bits in every batch. With BM = 1 the four warps take a strip each, else
+ * they share out the rows. One rounding, at the store.
+ *
+ * Preconditions: grid (tiles, 1 or experts, ceil(n/32)); shared memory as ferrum_cuda_product sizes it.
+ */
+#include "kernels/cuda/block.cuh"
+#include "kernels/cuda/weights.cuh"
+
+/** gate and up to what down takes. */
+FERRUM_DEVICE float activate(const ferrum_product_args_t &args, float gate, float up)
+{
+    if (args.activation == 1) { /* clamped SwiGLU, written so that NaN passes */
+        const float g = gate > args.limit ? args.limit : gate;
+        const float high = up > args.limit ? args.limit : up;
+        const float u = high < -args.limit ? -args.limit : high;
+        return gpu::divide(g, 1.0f + gpu::exp(-args.alpha * g)) * (u + 1.0f);
+    }
+    if (args.activation == 2) {
+        const float inner = 0.7978845608028654f * (gate + 0.044715f * gate * gate * gate);
+        return 0.5f * gate * (1.0f + gpu::tanh(inner)) * up;
+    }
+    return gpu::silu(gate) * up;
+}
+
+/** Rows of a tile: a matrix, and where each row is read and written. */
+struct tile_t {
+    uint32_t expert;
+    uint32_t count; /* 0: nothing to do */
+    uint32_t first;
+};
+
+struct alignas(16) vec4_t {
+    float v[4];
+};
+
+template <class T, uint32_t BM, bool UP> struct product {
+    static constexpr uint32_t threads = 128, BN = 32, BK = 64;
+    static constexpr uint32_t pitch = BK + 4; /* rows on different banks, 16-byte aligned */
+    static constexpr uint32_t matrices = UP ? 2 : 1;
+    static constexpr uint32_t mine = BM < 4 ? 1 : BM / 4; /* rows of x per thread */
+    static constexpr uint32_t strips = BM == 1 ? 1 : 4;   /* sums per row and thread */
+    static constexpr uint64_t none = ~uint64_t(0);
+    static_assert(BM == 1 || BM % 4 == 0, "four warps");
+
+    static FERRUM_DEVICE_MEMBER float *weights(uint32_t matrix)
+    {
+        return gpu::shared_memory<float>() + matrix * BN * pitch;
+    }
+    static FERRUM_DEVICE_MEMBER float *inputs()
+    {
+        return weights(matrices);
+    }
+    /** Element of x and of out at which each row begins. */
+    static FERRUM_DEVICE_MEMBER uint64_t *places()
+    {
+        return gpu::shared_memory<uint64_t>((matrices * BN + BM) * pitch * sizeof(float));
+    }
+
+    static FERRUM_DEVICE_MEMBER uint32_t least(uint32_t a, uint32_t b)
+    {
+        return a < b ? a : b;
+    }
+
+    static FERRUM_DEVICE_MEMBER const ferrum_row_dispatch_t &dispatch(
+        const ferrum_product_args_t &args)
+    {
+        return static_cast<const ferrum_row_dispatch_t *>(args.experts)[gpu::block_y()];
+    }
+
+    static FERRUM_DEVICE_MEMBER tile_t find_tile(const ferrum_product_args_t &args)
+    {
+        const uint32_t tile = gpu::block_x(), first = tile * BM;
+        const int32_t *experts = static_cast<const int32_t *>(args.experts);
+
+        if (args.mode == FERRUM_ROWS_DENSE)
+            return {0, least(BM, args.rows - first), first};
+        if (args.mode == FERRUM_ROWS_PAIRS) {
+            const int32_t id = static_cast<const int32_t *>(args.ids)[tile];
+            const uint32_t expert = uint32_t(id) - args.first_expert;
+            return {expert, id >= 0 && expert < args.num_experts ? 1u : 0u, tile};
+        }
+        if (args.mode == FERRUM_ROWS_LISTS) {
+            const uint32_t expert = gpu::block_y();
+            const int32_t length = experts[expert];
+            const uint32_t used = length < 0 ? 0 : least(uint32_t(length), args.ids_count);
+            return {expert, first < used ? least(BM, used - first) : 0u, first};
+        }
+        if (args.mode == FERRUM_ROWS_DISPATCHES) {
+            const ferrum_row_dispatch_t &d = dispatch(args);
+            return {d.expert, first < d.rows ? least(BM, d.rows - first) : 0u, first};
+        }
+        const uint32_t per_block = (args.block_size + BM - 1) / BM, block = tile / per_block;
+        const uint32_t within = tile % per_block * BM, slot = block * args.block_size + within;
+        const int32_t stated = *static_cast<const int32_t *>(args.total);
+        const uint32_t total = stated < 0 ? 0 : least(uint32_t(stated), args.ids_count);
+        if (slot >= total)
+            return {0, 0, 0};
+        const int32_t expert = experts[block];
+        const bool known = expert >= 0 && uint32_t(expert) < args.num_experts;
+        const uint32_t left = least(args.block_size - within, total - slot);
+        return {uint32_t(expert), known ? least(BM, left) : 0u, slot};
+    }
+
+    static FERRUM_DEVICE_MEMBER void find_places(const ferrum_product_args_t &args,
+                                                 const tile_t &tile)
+    {
+        const uint32_t i = gpu::thread_x();
+        const int32_t *ids = static_cast<const int32_t *>(args.ids);
+        uint64_t in = none, out = none;
+
+        if (i >= BM)
+            return;
+        if (i < tile.count) {
+            uint32_t row = tile.first + i;
+            if (args.mode == FERRUM_ROWS_LISTS)
+                row = uint32_t(ids[size_t(tile.expert) * args.ids_count + row]);
+            else if (args.mode == FERRUM_ROWS_ALIGNED)
+                row = uint32_t(ids[row]);
+            if (args.mode == FERRUM_ROWS_DISPATCHES) {
+                in = uint64_t(dispatch(args).in_row + row) * args.w.k;
+                out = uint64_t(dispatch(args).out_row + row) * args.out_stride;
+            } else if (row < args.rows) {
+                out = row * args.out_stride;
+                in = args.mode == FERRUM_ROWS_PAIRS
+                         ? row / args.top_k * args.outer + row % args.top_k * args.inner
+                         : uint64_t(row / args.top_k) * args.w.k;
+            }
+        }
+        places()[i] = in;
+        places()[BM + i] = out;
+    }
+
+    static FERRUM_DEVICE_MEMBER void load(const ferrum_product_args_t &args, uint32_t expert,
+                                          uint32_t k0)
+    {
+        const uint32_t thread = gpu::thread_x(), row = thread / 4, part = thread % 4 * 16;
+        const uint32_t n = gpu::block_z() * BN + row;
+        const T *x = static_cast<const T *>(args.x);
+
+        static_assert(threads * 16 == BN * BK, "sixteen weights per thread");
+        gpu::decode16(args.w, expert, n, k0 + part, weights(0) + row * pitch + part);
+        if (UP)
+            gpu::decode16(args.up, expert, n, k0 + part, weights(1) + row * pitch + part);
+        for (uint32_t i = thread; i < BM * BK; i += threads) {
+            const uint32_t k = k0 + i % BK;
+            const uint64_t place = places()[i / BK];
+            inputs()[i / BK * pitch + i % BK] =
+                place != none && k < args.w.k ? gpu::to_f32(x[place + k]) : 0.0f;
+        }
+    }
+
+    static FERRUM_DEVICE_MEMBER void multiply(const float *w, float (&sum)[mine][strips])
+    {
+        const uint32_t row = gpu::lane(), part = gpu::warp();
+
+        FERRUM_UNROLL
+        for (uint32_t k = 0; k < BK; k += 4) {
+            if constexpr (BM == 1) {
+                sum[0][0] += w[row * pitch + k + part] * inputs()[k + part];
+            } else {
+                const vec4_t wv = *reinterpret_cast<const vec4_t *>(w + row * pitch + k);
+                FERRUM_UNROLL
+                for (uint32_t i = 0; i < mine; i++) {
+                    const vec4_t xv =
+                        *reinterpret_cast<const vec4_t *>(inputs() + (part * mine + i) * pitch + k);
+                    FERRUM_UNROLL
+                    for (uint32_t s = 0; s < strips; s++)
+                        sum[i][s] += wv.v[s] * xv.v[s];
+                }
+            }
+        }
+    }
+
+    /** The strips of a row added up; with BM = 1 through shared memory, valid in warp 0. */
+    static FERRUM_DEVICE_MEMBER void finish(const float (&sum)[mine][strips], float (&out)[mine])
+    {
+        if constexpr (BM == 1) {
+            float *shared = weights(0);
+            gpu::barrier();
+            shared[gpu::thread_x()] = sum[0][0];
+            gpu::barrier();
+            const float *strip = shared + gpu::lane();
+            out[0] = (strip[0] + strip[32]) + (strip[64] + strip[96]);
+        } else {
+            FERRUM_UNROLL
+            for (uint32_t i = 0; i < mine; i++)
+                out[i] = (sum[i][0] + sum[i][1]) + (sum[i][2] + sum[i][3]);
+        }
+    }
+
+    static FERRUM_DEVICE_MEMBER void store(const ferrum_product_args_t &args, uint32_t expert,
+                                           const float (&sum)[matrices][mine])
+    {
+        const uint32_t n = gpu::block_z() * BN + gpu::lane();
+        const size_t at = size_t(expert) * args.w.expert_rows + n;
+
+        if (n >= args.w.n || (BM == 1 && gpu::warp() != 0))
+            return;
+        FERRUM_UNROLL
+        for (uint32_t i = 0; i < mine; i++) {
+            const uint64_t place = places()[BM + (BM == 1 ? 0 : gpu::warp() * mine + i)];
+            float value = sum[0][i];
+            if (place == none)
+                continue;
+            if (args.w.bias)
+                value += static_cast<const float *>(args.w.bias)[at];
+            if (UP) {
+                float up = sum[matrices - 1][i];
+                if (args.up.bias)
+                    up += static_cast<const float *>(args.up.bias)[at];
+                value = activate(args, value, up);
+            }
+            if (args.out_is_f32)
+                static_cast<float *>(args.out)[place + n] = value;
+            else
+                static_cast<T *>(args.out)[place + n] = gpu::from_f32<T>(value);
+        }
+    }
+
+    static FERRUM_DEVICE_MEMBER void run(const ferrum_product_args_t &args)
+    {
+        const tile_t tile = find_tile(args);
+        float sum[matrices][mine][strips] = {};
+        float out[matrices][mine];
+
+        if (tile.count == 0)
+            return;
+        find_places(args, tile);
+        gpu::barrier();
+        for (uint32_t k = 0; k < args.w.k; k += BK) {
+            load(args, tile.expert, k);
+            gpu::barrier();
+            FERRUM_UNROLL
+            for (uint32_t m = 0; m < matrices; m++)
+                multiply(weights(m), sum[m]);
+            gpu::barrier();
+        }
+        FERRUM_UNROLL
+        for (uint32_t m = 0; m < matrices; m++)
+            finish(sum[m], out[m]);
+        store(args, tile.expert, out);
+    }
+};
+
+#define ONE(name, act, BM, UP)                                                                     \
+    FERRUM_KERNEL_INSTANCE(128, ferrum_##name##_##BM##_##act, (product<gpu::act##_t, BM, UP>::run), \
+                           (ferrum_product_args_t args), (args))
+#define ALL(BM)                                                                                    \
+    ONE(product, f16, BM, false)                                                                   \
+    ONE(product, bf16, BM, false)                                                                  \
+    ONE(gate_up, f16, BM, true)                                                                    \
+    ONE(gate_up, bf16, BM, true)
+ALL(1)
+ALL(8)
+ALL(32)

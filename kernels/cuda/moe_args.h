@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file moe_args.h
+ * @brief The parameters of the kernels over quantised weights and routed experts; see args.h.
+ */
+#ifndef FERRUM_KERNELS_CUDA_MOE_ARGS_H
+#define FERRUM_KERNELS_CUDA_MOE_ARGS_H
+
+#include "kernels/cuda/args.h"
+
+/**
+ * How the weights of a matrix [n,k] lie in device memory. Rows are row_bytes apart, matrices of a
+ * stack expert_bytes. Numbers are never reused: a change of a layout is a new number.
+ */
+enum {
+    FERRUM_LAYOUT_F32 = 0, /**< plain elements; also F16, BF16 */
+    FERRUM_LAYOUT_F16 = 1,
+    FERRUM_LAYOUT_BF16 = 2,
+    FERRUM_LAYOUT_Q4_0 = 3, /**< blocks as in a GGUF file; also Q8_0, Q4_K, Q6_K */
+    FERRUM_LAYOUT_Q8_0 = 4,
+    FERRUM_LAYOUT_Q4_K = 5,
+    FERRUM_LAYOUT_Q6_K = 6,
+    FERRUM_LAYOUT_W4 = 7, /**< codes along k, low bits first, rows padded to 16 codes; scales f32
+                               and zeros u16 [n, groups] per matrix; group_of u32 [k] or 0 */
+    FERRUM_LAYOUT_W8 = 8
+};
+
+/** The weights of one matrix or of a stack of equal ones. */
+typedef struct ferrum_gpu_weights {
+    ferrum_gpu_ptr_t data;
+    ferrum_gpu_ptr_t scales, zeros; /**< W4, W8 */
+    ferrum_gpu_ptr_t group_of;      /**< W4, W8: group of each k; 0: k / group_size */
+    ferrum_gpu_ptr_t bias;          /**< f32 [experts, expert_rows] or 0 */
+    uint64_t expert_bytes;
+    uint64_t row_bytes;
+    uint32_t layout;      /**< FERRUM_LAYOUT_* */
+    uint32_t n, k;        /**< rows to compute, inputs */
+    uint32_t expert_rows; /**< rows of a whole matrix: n, unless this is a view */
+    uint32_t groups, group_size;
+} ferrum_gpu_weights_t;
+
+/** Which rows a product's tiles are made of; "row i" means tile*BM + i. */
+enum {
+    FERRUM_ROWS_DENSE = 0, /**< row i of x to row i of out, matrix 0 */
+    FERRUM_ROWS_PAIRS = 1, /**< pair i: matrix ids[i], x at (i/top_k)*outer + (i%top_k)*inner */
+    FERRUM_ROWS_LISTS = 2, /**< pairs ids[e, 0 .. experts[e]) of matrix e = block_y */
+    FERRUM_ROWS_DISPATCHES = 3, /**< rows of dispatch block_y of experts */
+    FERRUM_ROWS_ALIGNED = 4     /**< pairs ids[s] of padded slots s < total[0], matrix
+                                     experts[s/block_size]; a pair >= rows is padding */
+};
+
+/** ROWS_DISPATCHES: consecutive rows of one matrix; the same as ferrum_moe_dispatch_t. */
+typedef struct ferrum_row_dispatch {
+    uint32_t expert, in_row, out_row, rows;
+} ferrum_row_dispatch_t;
+
+/**
+ * product_*: out[row,:] = W x[row] + bias, and gate_up_*: act(W x, up x); BM rows by 32 outputs per
+ * block, grid (tiles, lists or dispatches or 1, ceil(n/32)).
+ */
+typedef struct ferrum_product_args {
+    ferrum_gpu_weights_t w;
+    ferrum_gpu_weights_t up; /**< gate_up: same shape as w */
+    ferrum_gpu_ptr_t x, out;
+    ferrum_gpu_ptr_t ids;     /**< i32 */
+    ferrum_gpu_ptr_t experts; /**< i32, or ferrum_row_dispatch_t */
+    ferrum_gpu_ptr_t total;   /**< i32 [1] */
+    uint64_t outer, inner;    /**< PAIRS: strides in elements of x */
+    uint64_t out_stride;      /**< elements between rows of out */
+    uint32_t mode;            /**< FERRUM_ROWS_* */
+    uint32_t rows;            /**< rows (DENSE) or pairs in all */
+    uint32_t num_experts;     /**< an id outside [first_expert, + num_experts) is skipped */
+    uint32_t first_expert;
+    uint32_t top_k;      /**< LISTS, ALIGNED: pairs that share an input row; PAIRS: slots */
+    uint32_t block_size; /**< ALIGNED */
+    uint32_t ids_count;  /**< of one list, or of the alignment */
+    uint32_t out_is_f32; /**< else act */
+    uint32_t activation; /**< ferrum_activation_kind_t */
+    float alpha, limit;
+    uint32_t reserved;
+} ferrum_product_args_t;
+
+/** route: top-k of each row of logits, one warp per row. */
+typedef struct ferrum_route_args {
+    ferrum_gpu_ptr_t logits;  /**< act or f32 [batch, experts] */
+    ferrum_gpu_ptr_t bias;    /**< f32 [experts], added for selection, or 0 */
+    ferrum_gpu_ptr_t ids;     /**< i32 [batch, top_k] */
+    ferrum_gpu_ptr_t weights; /**< f32 [batch, top_k] */
+    ferrum_gpu_ptr_t fault;   /**< ferrum_fault_t, or 0 */
+    uint32_t experts, top_k;
+    uint32_t logits_f32;
+    uint32_t score_function; /**< ferrum_score_function_t */
+    uint32_t renormalise;
+    float scale;
+    uint32_t groups, topk_groups; /**< groups 1: none */
+} ferrum_route_args_t;
+
+/** What kernels found wrong with data since the host last looked; 0: nothing. */
+typedef struct ferrum_fault {
+    uint64_t row; /**< UINT64_MAX - first row with a non-finite logit */
+    uint64_t id;  /**< (UINT32_MAX - first pair with an id out of range) << 32 | that id */
+} ferrum_fault_t;
+
+/**
+ * plan_count: counts[e] = pairs of expert first_expert + e. plan_place: from these counts, a stable
+ * order by expert and whatever else is made of it; grid experts + 1. An address of 0: not wanted.
+ */
+typedef struct ferrum_plan_args {
+    ferrum_gpu_ptr_t ids;           /**< i32 [pairs] */
+    ferrum_gpu_ptr_t counts;        /**< u32 [experts] */
+    ferrum_gpu_ptr_t row_of_pair;   /**< i32 [pairs]: packed row, or -1 */
+    ferrum_gpu_ptr_t token_of_row;  /**< i32 [pairs]: pair / top_k; 0 in unused rows */
+    ferrum_gpu_ptr_t offsets;       /**< i32 [experts + 1] */
+    ferrum_gpu_ptr_t sorted;        /**< i32 [sorted_max]: padded; `pairs` marks padding */
+    ferrum_gpu_ptr_t block_experts; /**< i32 [sorted_max / block_size]; -1: unused */
+    ferrum_gpu_ptr_t total;         /**< i32 [1] */
+    ferrum_gpu_ptr_t lists;         /**< i32 [experts, pairs]; unused entries 0 */
+    ferrum_gpu_ptr_t lengths;       /**< i32 [experts] */
+    ferrum_gpu_ptr_t launch[2];     /**< u32 [3] each, see compute_ids_tpe */
+    uint32_t pairs, experts, first_expert, top_k;
+    uint32_t block_size, sorted_max;
+    uint32_t sorted_pairs; /**< sorted gets pair ids, else packed rows */
+    uint32_t launch_rows[2];
+    uint32_t reserved;
+} ferrum_plan_args_t;
+
+/** combine: out[t,:] = sum_j weights[t,j] * slots[row(t,j),:], f32 sums in slot order. */
+typedef struct ferrum_combine_args {
+    ferrum_gpu_ptr_t slots;   /**< act, or f32 */
+    ferrum_gpu_ptr_t rows;    /**< i32 [batch, top_k]: rows of slots, negative: skip; 0: the pair */
+    ferrum_gpu_ptr_t ids;     /**< i32 [batch, top_k]: experts; 0: all pairs take part */
+    ferrum_gpu_ptr_t weights; /**< f32 [batch, top_k] */
+    ferrum_gpu_ptr_t out;     /**< act [batch, hidden] */
+    ferrum_gpu_ptr_t fault;   /**< ferrum_fault_t, with ids */
+    uint64_t count;           /**< batch * hidden */
+    uint64_t slot_rows;
+    uint32_t top_k, hidden;
+    uint32_t slots_f32;
+    uint32_t accumulate;
+    uint32_t first_expert, local_experts; /**< experts whose pairs are summed */
+    uint32_t num_experts;                 /**< other ids than -1 .. num_experts - 1 are faults */
+    uint32_t reserved;
+} ferrum_combine_args_t;
+
+/** moe_silu_mul: out = silu(gate) * up over count elements. */
+typedef struct ferrum_moe_silu_mul_args {
+    ferrum_gpu_ptr_t gate, up, out;
+    uint64_t count;
+} ferrum_moe_silu_mul_args_t;
+
+#endif
