@@ -3,6 +3,8 @@
  * state. */
 #include "tests/cuda/fixture.h"
 
+#include <stdlib.h>
+
 enum {
     DIM = 16,
     HEADS = 2,
@@ -149,6 +151,30 @@ START_TEST(row_has_the_same_bits_in_every_batch)
 }
 END_TEST
 
+/** More than the pinned memory holds, so that stages are used again while copies are queued. */
+START_TEST(long_transfers_arrive_whole)
+{
+    enum {
+        COUNT = 700000
+    };
+    uint32_t *values = calloc(COUNT, sizeof *values), *back = calloc(COUNT, sizeof *back);
+    ferrum_buffer_t *buffer;
+
+    ck_assert(values && back);
+    for (uint32_t i = 0; i < COUNT; i++)
+        values[i] = i * 2654435761u;
+    cuda_open();
+    EXPECT_OK(cuda.be->buffer_alloc(cuda.device, FERRUM_DTYPE_U32, COUNT, &buffer, &err));
+    EXPECT_OK(cuda.be->buffer_write(cuda.ctx, buffer, 0, FERRUM_DTYPE_U32, values, COUNT, &err));
+    EXPECT_OK(cuda.be->buffer_read(cuda.ctx, buffer, 0, FERRUM_DTYPE_U32, back, COUNT, &err));
+    ck_assert_mem_eq(values, back, COUNT * sizeof *values);
+    cuda.be->buffer_release(buffer);
+    cuda_close();
+    free(values);
+    free(back);
+}
+END_TEST
+
 int main(void)
 {
     if (!cuda_built())
@@ -160,6 +186,7 @@ int main(void)
     tcase_add_test(cases, f32_weights_and_tables);
     tcase_add_test(cases, a_steady_step_neither_allocates_nor_waits);
     tcase_add_test(cases, row_has_the_same_bits_in_every_batch);
+    tcase_add_test(cases, long_transfers_arrive_whole);
     suite_add_tcase(suite, cases);
     return expect_run(suite);
 }
