@@ -63,7 +63,7 @@ installcheck-local:
 		$(SHELL) '$(srcdir)/tests/checks/installed.sh'
 	@grep -q '^:test-result: PASS' tests/checks/installed.trs || { cat tests/checks/installed.log; exit 1; }
 clean-local:
-	rm -rf tests/installed
+	rm -rf tests/installed kernels/cuda/.libs
 CLEANFILES += tests/checks/installed.log tests/checks/installed.trs
 
 .PHONY: check-san check-asan check-tsan check-threaded check-installed
