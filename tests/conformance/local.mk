@@ -37,3 +37,10 @@ CONFORMANCE_TESTS = \
 	tests/conformance/metal-stub.sh
 dist_check_SCRIPTS += $(CONFORMANCE_TESTS)
 TESTS += $(CONFORMANCE_TESTS) tests/conformance/goldens
+
+dist_check_SCRIPTS += tests/conformance/cuda-emu-eager.sh
+THREADED_TESTS += tests/conformance/cuda-emu-eager.sh
+THREADED_NEEDS += tests/conformance/conformance
+if FERRUM_CUDA_EMU
+THREADED_NEEDS += tests/cuda_emu/libcuda-emu.la
+endif

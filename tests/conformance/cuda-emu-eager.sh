@@ -1,0 +1,14 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# cuda.so on the emulated driver, copies landing at once: under ThreadSanitizer, which runs this, a
+# missing barrier is then a race between the threads of a kernel.
+plugin=$FERRUM_TEST_BUILDDIR/backends/cuda/.libs/cuda.so
+FERRUM_CUDA_DRIVER=$FERRUM_TEST_BUILDDIR/tests/cuda_emu/.libs/libcuda-emu.so
+if [ ! -e "$plugin" ] || [ ! -e "$FERRUM_CUDA_DRIVER" ]; then
+    echo "skipped: this build has no cuda backend (nvcc) or no emulated driver (g++)"
+    exit 77
+fi
+FERRUM_TEST_CUDA_EMU_COPIES=eager
+export FERRUM_CUDA_DRIVER FERRUM_TEST_CUDA_EMU_COPIES
+exec "$FERRUM_TEST_BUILDDIR/tests/conformance/conformance" "$plugin" \
+    objects buffers core refusals attention paged graph
