@@ -137,22 +137,35 @@ template <class T, uint32_t BM, bool UP> struct product {
         places()[BM + i] = out;
     }
 
+    /** Element @p i of the rows of x in this step. */
+    static FERRUM_DEVICE_MEMBER void load_input(const ferrum_product_args_t &args, uint32_t i,
+                                                uint32_t k0)
+    {
+        const uint32_t k = k0 + i % BK;
+        const uint64_t place = places()[i / BK];
+
+        inputs()[i / BK * pitch + i % BK] =
+            place != none && k < args.w.k
+                ? gpu::to_f32(static_cast<const T *>(args.x)[place + k])
+                : 0.0f;
+    }
+
     static FERRUM_DEVICE_MEMBER void load(const ferrum_product_args_t &args, uint32_t expert,
                                           uint32_t k0)
     {
         const uint32_t thread = gpu::thread_x(), row = thread / 4, part = thread % 4 * 16;
         const uint32_t n = gpu::block_z() * BN + row;
-        const T *x = static_cast<const T *>(args.x);
 
         static_assert(threads * 16 == BN * BK, "sixteen weights per thread");
         gpu::decode16(args.w, expert, n, k0 + part, weights(0) + row * pitch + part);
         if (UP)
             gpu::decode16(args.up, expert, n, k0 + part, weights(1) + row * pitch + part);
-        for (uint32_t i = thread; i < BM * BK; i += threads) {
-            const uint32_t k = k0 + i % BK;
-            const uint64_t place = places()[i / BK];
-            inputs()[i / BK * pitch + i % BK] =
-                place != none && k < args.w.k ? gpu::to_f32(x[place + k]) : 0.0f;
+        if constexpr (BM * BK <= threads) {
+            if (thread < BM * BK)
+                load_input(args, thread, k0);
+        } else {
+            for (uint32_t i = thread; i < BM * BK; i += threads)
+                load_input(args, i, k0);
         }
     }
 
