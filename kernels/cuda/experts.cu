@@ -2,13 +2,14 @@
 /*
  * product_BM, gate_up_BM: rows of activations times quantised weights, for one matrix or a stack.
  *
- * A block of 128 threads computes BM rows by 32 outputs. Per step of 64 inputs it decodes the weights
- * once into shared memory as f32, next to the rows of x, and multiplies. An output is the sum of four
- * strips (inputs k with k % 4 = 0 .. 3), each in ascending order, whatever BM and whatever rows share
- * its tile: a row has the same bits in every batch. With BM = 1 the four warps take a strip each, else
- * they share out the rows. One rounding, at the store.
+ * A block of 128 threads computes BM rows by 32 outputs. Per step of 64 inputs it decodes the
+ * weights once into shared memory as f32, next to the rows of x, and multiplies. An output is the
+ * sum of four strips (inputs k with k % 4 = 0 .. 3), each in ascending order, whatever BM and
+ * whatever rows share its tile: a row has the same bits in every batch. With BM = 1 the four warps
+ * take a strip each, else they share out the rows. One rounding, at the store.
  *
- * Preconditions: grid (tiles, 1 or experts, ceil(n/32)); shared memory as ferrum_cuda_product sizes it.
+ * Preconditions: grid (tiles, lists or 1, ceil(n/32)); shared memory as ferrum_cuda_product sizes
+ * it.
  */
 #include "kernels/cuda/block.cuh"
 #include "kernels/cuda/weights.cuh"
@@ -68,8 +69,8 @@ template <class T, uint32_t BM, bool UP> struct product {
         return a < b ? a : b;
     }
 
-    static FERRUM_DEVICE_MEMBER const ferrum_row_dispatch_t &dispatch(
-        const ferrum_product_args_t &args)
+    static FERRUM_DEVICE_MEMBER const ferrum_row_dispatch_t &
+    dispatch(const ferrum_product_args_t &args)
     {
         return static_cast<const ferrum_row_dispatch_t *>(args.experts)[gpu::block_y()];
     }
@@ -145,9 +146,8 @@ template <class T, uint32_t BM, bool UP> struct product {
         const uint64_t place = places()[i / BK];
 
         inputs()[i / BK * pitch + i % BK] =
-            place != none && k < args.w.k
-                ? gpu::to_f32(static_cast<const T *>(args.x)[place + k])
-                : 0.0f;
+            place != none && k < args.w.k ? gpu::to_f32(static_cast<const T *>(args.x)[place + k])
+                                          : 0.0f;
     }
 
     static FERRUM_DEVICE_MEMBER void load(const ferrum_product_args_t &args, uint32_t expert,
@@ -263,8 +263,9 @@ template <class T, uint32_t BM, bool UP> struct product {
 };
 
 #define ONE(name, act, BM, UP)                                                                     \
-    FERRUM_KERNEL_INSTANCE(128, ferrum_##name##_##BM##_##act, (product<gpu::act##_t, BM, UP>::run), \
-                           (ferrum_product_args_t args), (args))
+    FERRUM_KERNEL_INSTANCE(128, ferrum_##name##_##BM##_##act,                                      \
+                           (product<gpu::act##_t, BM, UP>::run), (ferrum_product_args_t args),     \
+                           (args))
 #define ALL(BM)                                                                                    \
     ONE(product, f16, BM, false)                                                                   \
     ONE(product, bf16, BM, false)                                                                  \

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Routing, the stable order of pairs by expert, and the weighted sum. Index arithmetic and f32 sums in
- * a fixed order only: same inputs, same bits.
+ * Routing, the stable order of pairs by expert, and the weighted sum. Index arithmetic and f32 sums
+ * in a fixed order only: same inputs, same bits.
  *
  *   route          one warp per row (grid x); 4*(2*experts + groups) bytes of shared memory
  *   plan_count     one block of 128 per expert; 512 bytes of shared memory
@@ -11,7 +11,9 @@
 #include "kernels/cuda/block.cuh"
 #include "kernels/cuda/moe_args.h"
 
-enum : uint32_t { THREADS = 128 };
+enum : uint32_t {
+    THREADS = 128
+};
 
 constexpr float LOWEST = -__builtin_huge_valf();
 
@@ -262,7 +264,8 @@ FERRUM_DEVICE void place_expert(const ferrum_plan_args_t &args, uint32_t e, cons
     int32_t *row_of_pair = static_cast<int32_t *>(args.row_of_pair);
     int32_t *token_of_row = static_cast<int32_t *>(args.token_of_row);
     int32_t *sorted = static_cast<int32_t *>(args.sorted);
-    int32_t *list = args.lists ? static_cast<int32_t *>(args.lists) + size_t(e) * args.pairs : nullptr;
+    int32_t *list =
+        args.lists ? static_cast<int32_t *>(args.lists) + size_t(e) * args.pairs : nullptr;
     const range_t range = share(args.pairs);
     uint32_t count = 0, total;
 

@@ -4,8 +4,8 @@
  * @brief Sixteen consecutive weights of a row, in f32, from each layout of moe_args.h.
  *
  * A group of 16 that begins at a multiple of 16 never crosses a scale of a block format. Integers
- * (q - zero) are exact, so a weight has the one rounding of its product with the scale (k-quants with
- * a minimum: one more, of the difference).
+ * (q - zero) are exact, so a weight has the one rounding of its product with the scale (k-quants
+ * with a minimum: one more, of the difference).
  */
 #ifndef FERRUM_KERNELS_CUDA_WEIGHTS_CUH
 #define FERRUM_KERNELS_CUDA_WEIGHTS_CUH
@@ -42,15 +42,16 @@ FERRUM_DEVICE void decode_q8_0(const uint8_t *row, uint32_t k, float *out)
         out[i] = d * float(int8_t(block[2 + k % 32 + i]));
 }
 
-/* d, dmin, then 6-bit (scale, minimum) per 32 values: bytes 0-3 scales, 4-7 minima of the first four
- * runs; of the others the low nibbles of bytes 8-11, with the top bits of bytes 0-7. */
+/* d, dmin, then 6-bit (scale, minimum) per 32 values: bytes 0-3 scales, 4-7 minima of the first
+ * four runs; of the others the low nibbles of bytes 8-11, with the top bits of bytes 0-7. */
 FERRUM_DEVICE void decode_q4_k(const uint8_t *row, uint32_t k, float *out)
 {
     const uint8_t *block = row + size_t(k / 256) * 144, *packed = block + 4;
     const uint32_t run = k % 256 / 32, j = run % 4;
     const uint32_t scale =
         run < 4 ? packed[j] & 63u : (packed[8 + j] & 15u) | (packed[j] >> 6 << 4);
-    const uint32_t min = run < 4 ? packed[4 + j] & 63u : packed[8 + j] >> 4 | (packed[4 + j] >> 6 << 4);
+    const uint32_t min =
+        run < 4 ? packed[4 + j] & 63u : packed[8 + j] >> 4 | (packed[4 + j] >> 6 << 4);
     const float d = load_f16(block) * float(scale), m = load_f16(block + 2) * float(min);
     const uint8_t *codes = block + 16 + run / 2 * 32 + k % 32;
     const uint32_t shift = run % 2 * 4;
