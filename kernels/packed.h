@@ -31,6 +31,9 @@ enum {
     FERRUM_PACKED_GROUP = 32
 };
 
+/** A group whose values are all smaller counts as zero: the inverse of its scale would overflow. */
+#define FERRUM_PACKED_TINY 1e-30F
+
 /** How a panel's units are laid out. Sizes in bytes per unit and panel. */
 typedef enum ferrum_packed_kind {
     FERRUM_PACKED_NONE,

@@ -151,8 +151,9 @@ static void quantise(ferrum_packed_kind_t kind, ferrum_packed_precision_t precis
             largest = fabsf(values[i]) > largest ? fabsf(values[i]) : largest;
             finite = finite && isfinite(values[i]);
         }
-        scale[g] = finite ? largest / top : NAN;
-        const float inverse = largest > 0 ? top / largest : 0;
+        const bool tiny = largest < FERRUM_PACKED_TINY;
+        scale[g] = !finite ? NAN : tiny ? 0 : largest / top;
+        const float inverse = tiny ? 0 : top / largest;
         for (uint32_t i = 0; i < GROUP; i++) {
             const int32_t code = finite ? (int32_t)lrintf(values[source_of(kind, i)] * inverse) : 0;
             half[i / 16] += code;

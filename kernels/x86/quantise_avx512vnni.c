@@ -47,8 +47,9 @@ void ferrum_packed_quantise_avx512vnni(ferrum_packed_kind_t kind,
             v[0] = v[1] = _mm512_setzero_ps();
         const float largest =
             _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(v[0]), _mm512_abs_ps(v[1])));
-        const __m512 inverse = _mm512_set1_ps(largest > 0 ? top / largest : 0);
-        scale[g] = finite ? largest / top : NAN;
+        const bool tiny = largest < FERRUM_PACKED_TINY;
+        const __m512 inverse = _mm512_set1_ps(tiny ? 0 : top / largest);
+        scale[g] = !finite ? NAN : tiny ? 0 : largest / top;
         for (uint32_t h = 0; h < 2; h++) {
             const __m512i code =
                 _mm512_permutexvar_epi32(order, _mm512_cvtps_epi32(_mm512_mul_ps(v[h], inverse)));
