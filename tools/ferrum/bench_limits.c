@@ -33,20 +33,22 @@ typedef struct worker {
     volatile uint64_t sink;
 } worker_t;
 
+/* Without it the sums live in memory and a loop measures store forwarding. */
+#define UNROLL _Pragma("GCC unroll 16")
+
 static uint64_t sum_words(const uint64_t *memory, size_t words)
 {
     uint64_t sums[8] = {0};
-    for (size_t i = 0; i + 8 <= words; i += 8)
-        for (int j = 0; j < 8; j++)
-            sums[j] += memory[i + (size_t)j];
+    for (size_t i = 0; i + 8 <= words; i += 8) {
+        __builtin_prefetch(memory + i + 512); /* as the kernels do; one thread gains most */
+        UNROLL for (int j = 0; j < 8; j++) sums[j] += memory[i + (size_t)j];
+    }
     return sums[0] ^ sums[1] ^ sums[2] ^ sums[3] ^ sums[4] ^ sums[5] ^ sums[6] ^ sums[7];
 }
 
 #if defined(__x86_64__)
 /* Twelve independent chains hide the latency of a fused multiply-add on every known core. */
 #define CHAINS 12
-/* Without it the chains live in memory and the loop measures store forwarding. */
-#define UNROLL _Pragma("GCC unroll 16")
 
 __attribute__((target("avx512f"))) static float fma_avx512(long steps)
 {

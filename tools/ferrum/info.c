@@ -71,10 +71,12 @@ static void print_candidate(const ferrum_candidate_t *found)
 static void print_device(const ferrum_device_info_t *info)
 {
     char total[24], free_bytes[24];
-    printf("  device %u %s (%s), activations %s, %s of %s free\n", info->ordinal, info->name,
-           info->detail, ferrum_dtype_name(info->activation_dtype),
-           cli_bytes(info->memory_free_bytes, free_bytes),
-           cli_bytes(info->memory_total_bytes, total));
+    printf("  device %u %s (%s), activations %s", info->ordinal, info->name, info->detail,
+           ferrum_dtype_name(info->activation_dtype));
+    if (info->memory_total_bytes > 0)
+        printf(", %s of %s free", cli_bytes(info->memory_free_bytes, free_bytes),
+               cli_bytes(info->memory_total_bytes, total));
+    printf("\n");
 }
 
 /* Operations grouped as "table: native a b c; unsupported d", or one per line with --ops. */
