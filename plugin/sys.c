@@ -3,9 +3,11 @@
 #include "sys.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 static void *alloc_zeroed(size_t bytes)
@@ -31,9 +33,21 @@ static int memfd_new(const char *name)
     return memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 }
 
+/* Fresh pages may be held for a moment by the kernel itself (reclaim, migration, monitoring); a
+ * write seal then fails with EBUSY and succeeds a little later. */
 static int memfd_seal(int fd)
 {
-    return fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
+    enum {
+        TRIES = 50
+    };
+    const struct timespec pause = {0, 10000000};
+    for (int i = 0;; i++) {
+        int failed =
+            fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
+        if (!failed || errno != EBUSY || i == TRIES)
+            return failed;
+        (void)nanosleep(&pause, NULL);
+    }
 }
 
 static void *map_readable(int fd, size_t bytes)
