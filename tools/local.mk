@@ -9,6 +9,7 @@ ferrum_SOURCES = \
 	tools/ferrum/bench.c \
 	tools/ferrum/bench.h \
 	tools/ferrum/bench_limits.c \
+	tools/ferrum/bench_peaks.c \
 	tools/ferrum/bench_model.c \
 	tools/ferrum/bench_moe.c \
 	tools/ferrum/bench_weights.c \

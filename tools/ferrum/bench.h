@@ -43,15 +43,35 @@ float bench_uniform(uint64_t *state);
 
 /* ---- machine limits ---- */
 
-/** What the machine reaches with @p threads threads, measured now. */
+/** Kinds of multiply-add whose peaks are measured. */
+typedef enum bench_arithmetic {
+    BENCH_F32,
+    BENCH_BF16,  /**< pairs of bf16 into f32 */
+    BENCH_INT16, /**< pairs into int32 */
+    BENCH_INT8,  /**< fours into int32 */
+    BENCH_ARITHMETICS
+} bench_arithmetic_t;
+
+/** What the machine reaches with all threads of a run, measured now. */
 typedef struct bench_limits {
-    double read_gbps;  /**< streaming read of memory far larger than the caches, 1e9 bytes/s */
-    double f32_gflops; /**< fused multiply-adds in registers, widest vectors */
-    double int8_gops;  /**< int8 dot products where the processor has them, else 0 */
+    double read_gbps;               /**< streaming read, far more than the caches, 1e9 bytes/s */
+    double gops[BENCH_ARITHMETICS]; /**< 1e9 multiplies and adds/s; 0: no such instruction */
 } bench_limits_t;
 
-/** Measure; takes about half a second. False when memory or threads cannot be had. */
-bool bench_limits_measure(uint32_t threads, bench_limits_t *out_limits);
+/** The threads and memory of a measurement. */
+typedef struct bench_machine bench_machine_t;
+
+/** Measure everything with @p threads threads, in about half a second. NULL when 512 MiB or the
+ *  threads cannot be had. */
+bench_machine_t *bench_machine_open(uint32_t threads, bench_limits_t *out_limits);
+/** Measure reading again, in about a tenth of a second. False when threads cannot be had. */
+bool bench_machine_read(bench_machine_t *machine, bench_limits_t *limits);
+/** NULL is allowed. */
+void bench_machine_close(bench_machine_t *machine);
+
+/** Run one kind of arithmetic on the calling thread for some milliseconds; returns the number of
+ *  multiplies and adds, 0 where the processor lacks it. */
+double bench_peak_run(bench_arithmetic_t arithmetic, int *sink);
 
 /* ---- tables ---- */
 

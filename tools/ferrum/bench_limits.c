@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What this machine can do at best: how fast threads read memory, and how fast their multipliers
- * run. Every figure of a benchmark is put beside these, measured in the same run.
+ * run. Every figure of a benchmark is put beside these, measured in the same run. Reading is
+ * measured again for each row of a table, as shared machines change their speed from second to
+ * second.
  */
 #include "tools/ferrum/bench.h"
 
@@ -9,140 +11,76 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 enum {
-    READ_BYTES = 256 << 20,
-    READ_PASSES = 6,
-    PEAK_STEPS = 4000000,
+    READ_BYTES = 512 << 20, /* larger than any last-level cache */
+    READ_PASSES = 3,
     MAX_THREADS = 1024
 };
 
-/* What one thread does and found. */
+struct bench_machine {
+    uint32_t threads;
+    size_t words; /* per thread */
+    uint64_t *memory;
+    pthread_barrier_t barrier;
+};
+
+/* What one thread of a measurement does and found. */
 typedef struct worker {
     pthread_t thread;
     pthread_mutex_t *gate; /* held until all threads exist, or it is known that one is missing */
     const bool *go;
-    pthread_barrier_t *barrier;
-    const uint64_t *memory;
-    size_t words;
-    double read_seconds, f32_seconds, int8_seconds;
-    double f32_flops, int8_ops;
+    bench_machine_t *machine;
+    uint32_t index;
+    bool peaks; /* else: read */
+    double read_seconds;
+    double ops_per_second[BENCH_ARITHMETICS];
     volatile uint64_t sink;
 } worker_t;
-
-/* Without it the sums live in memory and a loop measures store forwarding. */
-#define UNROLL _Pragma("GCC unroll 16")
 
 static uint64_t sum_words(const uint64_t *memory, size_t words)
 {
     uint64_t sums[8] = {0};
     for (size_t i = 0; i + 8 <= words; i += 8) {
         __builtin_prefetch(memory + i + 512); /* as the kernels do; one thread gains most */
-        UNROLL for (int j = 0; j < 8; j++) sums[j] += memory[i + (size_t)j];
+        _Pragma("GCC unroll 8") for (int j = 0; j < 8; j++) sums[j] += memory[i + (size_t)j];
     }
     return sums[0] ^ sums[1] ^ sums[2] ^ sums[3] ^ sums[4] ^ sums[5] ^ sums[6] ^ sums[7];
 }
 
-#if defined(__x86_64__)
-/* Twelve independent chains hide the latency of a fused multiply-add on every known core. */
-#define CHAINS 12
-
-__attribute__((target("avx512f"))) static float fma_avx512(long steps)
+static void measure_read(worker_t *self)
 {
-    __m512 acc[CHAINS], x = _mm512_set1_ps(0.999F), y = _mm512_set1_ps(1e-3F);
-    UNROLL for (int j = 0; j < CHAINS; j++) acc[j] = _mm512_set1_ps((float)j);
-    for (long i = 0; i < steps; i++)
-        UNROLL for (int j = 0; j < CHAINS; j++) acc[j] = _mm512_fmadd_ps(acc[j], x, y);
-    UNROLL for (int j = 1; j < CHAINS; j++) acc[0] = _mm512_add_ps(acc[0], acc[j]);
-    return _mm512_reduce_add_ps(acc[0]);
-}
-
-__attribute__((target("avx2,fma"))) static float fma_avx2(long steps)
-{
-    __m256 acc[CHAINS], x = _mm256_set1_ps(0.999F), y = _mm256_set1_ps(1e-3F);
-    UNROLL for (int j = 0; j < CHAINS; j++) acc[j] = _mm256_set1_ps((float)j);
-    for (long i = 0; i < steps; i++)
-        UNROLL for (int j = 0; j < CHAINS; j++) acc[j] = _mm256_fmadd_ps(acc[j], x, y);
-    UNROLL for (int j = 1; j < CHAINS; j++) acc[0] = _mm256_add_ps(acc[0], acc[j]);
-    float lanes[8];
-    _mm256_storeu_ps(lanes, acc[0]);
-    return lanes[0] + lanes[7];
-}
-
-__attribute__((target("avx512f,avx512vnni"))) static int dot_avx512(long steps)
-{
-    __m512i acc[CHAINS], x = _mm512_set1_epi8(3), y = _mm512_set1_epi8(-2);
-    UNROLL for (int j = 0; j < CHAINS; j++) acc[j] = _mm512_set1_epi32(j);
-    for (long i = 0; i < steps; i++)
-        UNROLL for (int j = 0; j < CHAINS; j++)
-        {
-            acc[j] = _mm512_dpbusd_epi32(acc[j], x, y);
-            __asm__ volatile("" : "+v"(acc[j])); /* keeps the sum from being folded */
-        }
-    UNROLL for (int j = 1; j < CHAINS; j++) acc[0] = _mm512_add_epi32(acc[0], acc[j]);
-    return _mm_cvtsi128_si32(_mm512_castsi512_si128(acc[0])); /* any lane keeps the sums alive */
-}
-#endif
-
-static float fma_scalar(long steps)
-{
-    float acc[8];
-    for (int j = 0; j < 8; j++)
-        acc[j] = (float)j;
-    for (long i = 0; i < steps; i++)
-        for (int j = 0; j < 8; j++)
-            acc[j] = acc[j] * 0.999F + 1e-3F;
-    return acc[0] + acc[7];
-}
-
-static void measure_peaks(worker_t *self)
-{
-    double start = cli_now();
-    float total;
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f")) {
-        total = fma_avx512(PEAK_STEPS);
-        self->f32_flops = 2.0 * 16 * CHAINS * PEAK_STEPS;
-    } else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        total = fma_avx2(PEAK_STEPS);
-        self->f32_flops = 2.0 * 8 * CHAINS * PEAK_STEPS;
-    } else
-#endif
-    {
-        total = fma_scalar(PEAK_STEPS);
-        self->f32_flops = 2.0 * 8 * PEAK_STEPS;
-    }
-    self->f32_seconds = cli_now() - start;
-    self->sink += (uint64_t)(total > 0);
-#if defined(__x86_64__)
-    pthread_barrier_wait(self->barrier);
-    if (__builtin_cpu_supports("avx512vnni")) {
-        start = cli_now();
-        self->sink += (uint64_t)dot_avx512(PEAK_STEPS);
-        self->int8_seconds = cli_now() - start;
-        self->int8_ops = 2.0 * 64 * CHAINS * PEAK_STEPS;
-    }
-#endif
-}
-
-static void work(worker_t *self)
-{
-    self->sink = sum_words(self->memory, self->words); /* page in */
+    const bench_machine_t *machine = self->machine;
+    const uint64_t *memory = machine->memory + self->index * machine->words;
     self->read_seconds = 1e9;
     for (int pass = 0; pass < READ_PASSES; pass++) {
-        pthread_barrier_wait(self->barrier);
+        pthread_barrier_wait(&self->machine->barrier);
         double start = cli_now();
-        self->sink += sum_words(self->memory, self->words);
-        pthread_barrier_wait(self->barrier);
+        self->sink += sum_words(memory, machine->words);
+        pthread_barrier_wait(&self->machine->barrier);
         double seconds = cli_now() - start;
         if (seconds < self->read_seconds)
             self->read_seconds = seconds;
     }
-    measure_peaks(self);
+}
+
+static void measure_peaks(worker_t *self)
+{
+    int sink = 0;
+    for (int kind = 0; kind < BENCH_ARITHMETICS; kind++) {
+        pthread_barrier_wait(&self->machine->barrier);
+        double start = cli_now();
+        double ops = bench_peak_run((bench_arithmetic_t)kind, &sink);
+        self->ops_per_second[kind] = ops / (cli_now() - start);
+    }
+    self->sink += (uint64_t)(unsigned)sink;
+}
+
+static void work(worker_t *self)
+{
+    if (self->peaks)
+        measure_peaks(self);
+    else
+        measure_read(self);
 }
 
 static void *thread_main(void *arg)
@@ -156,40 +94,19 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-static void add_up(const worker_t *workers, uint32_t threads, bench_limits_t *out_limits)
+/* All threads measure at once; the caller is thread 0. False when a thread cannot be had. */
+static bool measure_together(bench_machine_t *machine, bool peaks, bench_limits_t *limits)
 {
-    double bytes = 0;
-    memset(out_limits, 0, sizeof *out_limits);
-    for (uint32_t i = 0; i < threads; i++) {
-        bytes += (double)(workers[i].words * sizeof(uint64_t));
-        out_limits->f32_gflops += workers[i].f32_flops / workers[i].f32_seconds / 1e9;
-        if (workers[i].int8_ops > 0)
-            out_limits->int8_gops += workers[i].int8_ops / workers[i].int8_seconds / 1e9;
-    }
-    out_limits->read_gbps = bytes / workers[0].read_seconds / 1e9;
-}
-
-bool bench_limits_measure(uint32_t threads, bench_limits_t *out_limits)
-{
-    if (threads == 0 || threads > MAX_THREADS)
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    uint32_t threads = machine->threads, started = 1;
+    worker_t *workers = calloc(threads, sizeof *workers);
+    if (workers == NULL)
         return false;
     bool go = false;
-    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
-    pthread_barrier_t barrier;
-    uint64_t *memory = malloc(READ_BYTES);
-    worker_t *workers = calloc(threads, sizeof *workers);
-    if (memory == NULL || workers == NULL || pthread_barrier_init(&barrier, NULL, threads) != 0)
-        goto free_memory;
-    memset(memory, 1, READ_BYTES);
-    size_t words = READ_BYTES / sizeof *memory / threads;
-    for (uint32_t i = 0; i < threads; i++)
-        workers[i] = (worker_t){.gate = &gate,
-                                .go = &go,
-                                .barrier = &barrier,
-                                .memory = memory + i * words,
-                                .words = words};
     pthread_mutex_lock(&gate);
-    uint32_t started = 1; /* the caller is thread 0 */
+    for (uint32_t i = 0; i < threads; i++)
+        workers[i] =
+            (worker_t){.gate = &gate, .go = &go, .machine = machine, .index = i, .peaks = peaks};
     while (started < threads &&
            pthread_create(&workers[started].thread, NULL, thread_main, &workers[started]) == 0)
         started++;
@@ -199,11 +116,48 @@ bool bench_limits_measure(uint32_t threads, bench_limits_t *out_limits)
         work(&workers[0]);
     for (uint32_t i = 1; i < started; i++)
         pthread_join(workers[i].thread, NULL);
-    if (go)
-        add_up(workers, threads, out_limits);
-    pthread_barrier_destroy(&barrier);
-free_memory:
+    if (go && !peaks)
+        limits->read_gbps =
+            (double)(machine->words * sizeof(uint64_t) * threads) / workers[0].read_seconds / 1e9;
+    for (uint32_t i = 0; go && peaks && i < threads; i++)
+        for (int kind = 0; kind < BENCH_ARITHMETICS; kind++)
+            limits->gops[kind] += workers[i].ops_per_second[kind] / 1e9;
     free(workers);
-    free(memory);
     return go;
+}
+
+bench_machine_t *bench_machine_open(uint32_t threads, bench_limits_t *out_limits)
+{
+    bench_machine_t *machine = calloc(1, sizeof *machine);
+    if (machine == NULL || threads == 0 || threads > MAX_THREADS)
+        goto free_machine;
+    machine->threads = threads;
+    machine->words = READ_BYTES / sizeof(uint64_t) / threads;
+    machine->memory = malloc(READ_BYTES);
+    if (machine->memory == NULL || pthread_barrier_init(&machine->barrier, NULL, threads) != 0)
+        goto free_memory;
+    memset(machine->memory, 1, READ_BYTES);
+    memset(out_limits, 0, sizeof *out_limits);
+    if (measure_together(machine, true, out_limits) && bench_machine_read(machine, out_limits))
+        return machine;
+    pthread_barrier_destroy(&machine->barrier);
+free_memory:
+    free(machine->memory);
+free_machine:
+    free(machine);
+    return NULL;
+}
+
+bool bench_machine_read(bench_machine_t *machine, bench_limits_t *limits)
+{
+    return measure_together(machine, false, limits);
+}
+
+void bench_machine_close(bench_machine_t *machine)
+{
+    if (machine == NULL)
+        return;
+    pthread_barrier_destroy(&machine->barrier);
+    free(machine->memory);
+    free(machine);
 }

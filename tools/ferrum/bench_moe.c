@@ -15,12 +15,13 @@ enum {
     ORACLE_TOKENS = 2,
     MIN_RUNS = 5,
     MAX_RUNS = 4096,
-    COLUMNS = 14
+    ROUTED_TOKENS = 2048, /* routings for so many tokens in all, one per layer at least */
+    COLUMNS = 16
 };
 
 typedef struct moe_flags {
     char *format, *tokens, *threads, *output;
-    int hidden, intermediate, experts, top_k, group, layers, no_error;
+    int hidden, intermediate, experts, top_k, group, layers, no_error, skew, requests;
     double seconds;
     uint32_t token_list[MAX_LIST], thread_list[MAX_LIST];
     size_t token_count, thread_count;
@@ -35,10 +36,19 @@ typedef struct moe_bench {
     bench_layer_t *source;
     ferrum_moe_layer_t **layer;
     float *x, *out, *weights;
-    int32_t *ids; /* [layers, tokens, top_k] */
+    int32_t *ids;    /* [routings, tokens, top_k] */
+    size_t routings; /* of the present token count; call i takes routing i modulo these */
     double *reference;
     bench_table_t table;
 } moe_bench_t;
+
+/* What one measurement found. */
+typedef struct moe_result {
+    double us_min, us_median, us_max;
+    size_t runs;
+    double bytes, ops; /* of one call: weights read, multiplies and adds */
+    double error;
+} moe_result_t;
 
 static bool parse_list(const char *text, uint32_t *out_list, size_t *out_count)
 {
@@ -55,9 +65,9 @@ static bool parse_list(const char *text, uint32_t *out_list, size_t *out_count)
     return *out_count > 0;
 }
 
-/* Distinct experts per token, uniform over all of them. */
-static void random_routing(const moe_flags_t *flags, uint32_t tokens, uint64_t *state, int32_t *ids,
-                           float *weights)
+/* Distinct experts per token: uniform over all of them, or the first ones for every token. */
+static void make_routing(const moe_flags_t *flags, uint32_t tokens, uint64_t *state, int32_t *ids,
+                         float *weights)
 {
     uint32_t k = (uint32_t)flags->top_k;
     for (uint32_t t = 0; t < tokens; t++) {
@@ -66,7 +76,8 @@ static void random_routing(const moe_flags_t *flags, uint32_t tokens, uint64_t *
             int32_t id;
             bool taken;
             do {
-                id = (int32_t)(bench_random(state) % (uint64_t)flags->experts);
+                id = flags->skew ? (int32_t)j
+                                 : (int32_t)(bench_random(state) % (uint64_t)flags->experts);
                 taken = false;
                 for (uint32_t i = 0; i < j; i++)
                     taken = taken || ids[t * k + i] == id;
@@ -112,85 +123,173 @@ static double relative_error(const float *out, const double *reference, uint32_t
     return worst;
 }
 
-static ferrum_status_t forward(moe_bench_t *bench, ferrum_session_t *session, uint32_t layer,
+/* How many routings serve a token count: many for few tokens, as otherwise their experts would stay
+ * in a large last-level cache from call to call. */
+static size_t routings_for(const moe_flags_t *flags, uint32_t tokens)
+{
+    size_t layers = (size_t)flags->layers, rounds = ROUTED_TOKENS / tokens / layers;
+    return layers * (rounds > 0 ? rounds : 1);
+}
+
+static ferrum_status_t forward(moe_bench_t *bench, ferrum_session_t *session, size_t call,
                                uint32_t tokens, ferrum_error_t *err)
 {
     size_t pairs = (size_t)tokens * (uint32_t)bench->flags->top_k;
-    return ferrum_moe_layer_forward(session, bench->layer[layer], bench->x,
-                                    bench->ids + layer * pairs, bench->weights, bench->out, tokens,
+    return ferrum_moe_layer_forward(session, bench->layer[call % (size_t)bench->flags->layers],
+                                    bench->x, bench->ids + call % bench->routings * pairs,
+                                    bench->weights, bench->out, tokens,
                                     (uint32_t)bench->flags->top_k, 0, err);
 }
 
+/* The least time that this machine needs: for reading the weights, or for the arithmetic at the
+ * int8 peak (f32 where it has no integer dot product). */
+static double limit_us(const moe_result_t *result, const bench_limits_t *limits)
+{
+    double peak = limits->gops[BENCH_INT8] > 0 ? limits->gops[BENCH_INT8] : limits->gops[BENCH_F32];
+    double reading = result->bytes / limits->read_gbps, arithmetic = result->ops / peak;
+    return (reading > arithmetic ? reading : arithmetic) / 1e3;
+}
+
 static void print_row(moe_bench_t *bench, uint32_t tokens, uint32_t threads,
-                      const bench_limits_t *limits, double *micros, size_t runs, double bytes,
-                      double error)
+                      const bench_limits_t *limits, const moe_result_t *result)
 {
     const moe_flags_t *flags = bench->flags;
-    double min, median, max;
-    bench_spread(micros, runs, &min, &median, &max);
-    double flops = 6.0 * flags->hidden * flags->intermediate * tokens * flags->top_k;
-    double gbps = bytes / median / 1e3, gflops = flops / median / 1e3;
+    double gbps = result->bytes / result->us_median / 1e3;
+    double gops = result->ops / result->us_median / 1e3;
+    double int8 = limits->gops[BENCH_INT8], limit = limit_us(result, limits);
     bench_cell_t cells[COLUMNS] = {
         {"format", flags->weights->name, 0, 0},
         {"tokens", NULL, tokens, 0},
         {"threads", NULL, threads, 0},
-        {"us_median", NULL, median, 1},
-        {"us_min", NULL, min, 1},
-        {"us_max", NULL, max, 1},
-        {"runs", NULL, (double)runs, 0},
+        {"us_median", NULL, result->us_median, 1},
+        {"us_min", NULL, result->us_min, 1},
+        {"us_max", NULL, result->us_max, 1},
+        {"runs", NULL, (double)result->runs, 0},
         {"weight_gbps", NULL, gbps, 2},
-        {"gflops", NULL, gflops, 1},
+        {"read_gbps", NULL, limits->read_gbps, 2},
         {"bandwidth_fraction", NULL, gbps / limits->read_gbps, 3},
-        {"f32_fraction", NULL, gflops / limits->f32_gflops, 3},
-        {"int8_fraction", NULL, limits->int8_gops > 0 ? gflops / limits->int8_gops : 0, 3},
-        {"rel_error", flags->no_error ? "-" : NULL, error, -1},
+        {"gops", NULL, gops, 1},
+        {"int8_fraction", NULL, int8 > 0 ? gops / int8 : 0, 3},
+        {"limit_us", NULL, limit, 1},
+        {"times_limit", NULL, result->us_median / limit, 2},
+        {"rel_error", flags->no_error ? "-" : NULL, result->error, -1},
         {"backend", ferrum_module_name(ferrum_runtime_module(bench->runtime)), 0, 0},
     };
     bench_table_row(&bench->table, cells, COLUMNS);
 }
 
-static int measure(moe_bench_t *bench, ferrum_session_t *session, uint32_t tokens, uint32_t threads,
-                   const bench_limits_t *limits)
+/* Routings and activations; fills in bytes and ops. */
+static void make_inputs(moe_bench_t *bench, uint32_t tokens, moe_result_t *result)
 {
     const moe_flags_t *flags = bench->flags;
-    ferrum_error_t err = FERRUM_ERROR_INIT;
-    uint32_t layers = (uint32_t)flags->layers;
     uint64_t state = 7 * (uint64_t)tokens + 1;
     size_t pairs = (size_t)tokens * (uint32_t)flags->top_k;
-    double bytes = 0, error = 0;
-    for (uint32_t i = 0; i < layers; i++) {
-        random_routing(flags, tokens, &state, bench->ids + i * pairs, bench->weights);
-        bytes += (double)distinct_experts(bench->ids + i * pairs, pairs, (uint32_t)flags->experts) *
-                 (double)bench->source[0].expert_bytes / layers;
+    bench->routings = routings_for(flags, tokens);
+    for (size_t i = 0; i < bench->routings; i++) {
+        make_routing(flags, tokens, &state, bench->ids + i * pairs, bench->weights);
+        uint32_t distinct =
+            distinct_experts(bench->ids + i * pairs, pairs, (uint32_t)flags->experts);
+        result->bytes +=
+            (double)distinct * (double)bench->source[0].expert_bytes / (double)bench->routings;
     }
     for (size_t i = 0; i < (size_t)tokens * (size_t)flags->hidden; i++)
         bench->x[i] = bench_uniform(&state);
-    ferrum_status_t status = FERRUM_OK;
-    if (!flags->no_error) {
-        uint32_t rows = tokens < ORACLE_TOKENS ? tokens : ORACLE_TOKENS;
-        status = ferrum_moe_reference(&bench->source[0].desc, bench->x, bench->ids, bench->weights,
-                                      bench->reference, rows, (uint32_t)flags->top_k, &err);
-        if (status == FERRUM_OK)
-            status = forward(bench, session, 0, tokens, &err);
-        if (status == FERRUM_OK)
-            error = relative_error(bench->out, bench->reference, rows, (uint32_t)flags->hidden);
-    }
-    for (uint32_t i = 0; status == FERRUM_OK && i < layers; i++)
-        status = forward(bench, session, i, tokens, &err);
+    result->ops = 6.0 * flags->hidden * flags->intermediate * tokens * flags->top_k;
+}
+
+static ferrum_status_t measure_error(moe_bench_t *bench, ferrum_session_t *session, uint32_t tokens,
+                                     double *out_error, ferrum_error_t *err)
+{
+    const moe_flags_t *flags = bench->flags;
+    uint32_t rows = tokens < ORACLE_TOKENS ? tokens : ORACLE_TOKENS;
+    ferrum_status_t status =
+        ferrum_moe_reference(&bench->source[0].desc, bench->x, bench->ids, bench->weights,
+                             bench->reference, rows, (uint32_t)flags->top_k, err);
+    if (status == FERRUM_OK)
+        status = forward(bench, session, 0, tokens, err);
+    if (status == FERRUM_OK)
+        *out_error = relative_error(bench->out, bench->reference, rows, (uint32_t)flags->hidden);
+    return status;
+}
+
+static int measure(moe_bench_t *bench, ferrum_session_t *session, uint32_t tokens,
+                   moe_result_t *out_result)
+{
+    const moe_flags_t *flags = bench->flags;
+    ferrum_error_t err = FERRUM_ERROR_INIT;
     static double micros[MAX_RUNS];
-    size_t runs = 0;
+    moe_result_t result = {0};
+    make_inputs(bench, tokens, &result);
+    ferrum_status_t status = FERRUM_OK;
+    if (!flags->no_error)
+        status = measure_error(bench, session, tokens, &result.error, &err);
+    for (size_t i = 0; status == FERRUM_OK && i < (size_t)flags->layers; i++)
+        status = forward(bench, session, i, tokens, &err);
     double begin = cli_now();
-    while (status == FERRUM_OK && runs < MAX_RUNS && !cli_interrupted &&
-           (runs < MIN_RUNS || cli_now() - begin < flags->seconds)) {
+    while (status == FERRUM_OK && result.runs < MAX_RUNS && !cli_interrupted &&
+           (result.runs < MIN_RUNS || cli_now() - begin < flags->seconds)) {
         double start = cli_now();
-        status = forward(bench, session, (uint32_t)(runs % layers), tokens, &err);
-        micros[runs++] = (cli_now() - start) * 1e6;
+        status = forward(bench, session, result.runs, tokens, &err);
+        micros[result.runs++] = (cli_now() - start) * 1e6;
     }
     if (status != FERRUM_OK)
         return cli_fail(&err, status, CLI_FAILED);
     if (cli_interrupted)
         return cli_error(CLI_INTERRUPTED, "interrupted");
-    print_row(bench, tokens, threads, limits, micros, runs, bytes, error);
+    bench_spread(micros, result.runs, &result.us_min, &result.us_median, &result.us_max);
+    *out_result = result;
+    return CLI_OK;
+}
+
+static bool listed(const moe_flags_t *flags, uint32_t tokens)
+{
+    for (size_t i = 0; i < flags->token_count; i++)
+        if (flags->token_list[i] == tokens)
+            return true;
+    return false;
+}
+
+/* One measurement for each line of the standard input, so that a script can take turns with
+ * another program. */
+static int serve_requests(moe_bench_t *bench, ferrum_session_t *session, bench_machine_t *machine,
+                          bench_limits_t *limits)
+{
+    char line[64];
+    uint32_t list[MAX_LIST];
+    size_t count;
+    puts("ready");
+    fflush(stdout);
+    while (fgets(line, sizeof line, stdin) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        if (!parse_list(line, list, &count) || count != 1 || !listed(bench->flags, list[0]))
+            return cli_error(CLI_USAGE, "request \"%s\" is not one of --tokens", line);
+        moe_result_t result;
+        int rc = measure(bench, session, list[0], &result);
+        if (rc != CLI_OK)
+            return rc;
+        if (!bench_machine_read(machine, limits))
+            return cli_error(CLI_RESOURCES, "cannot start the threads that measure reading");
+        double limit = limit_us(&result, limits);
+        printf("us=%.1f min=%.1f limit=%.1f times_limit=%.2f error=%.1e\n", result.us_median,
+               result.us_min, limit, result.us_median / limit, result.error);
+        fflush(stdout);
+    }
+    return CLI_OK;
+}
+
+static int measure_list(moe_bench_t *bench, ferrum_session_t *session, bench_machine_t *machine,
+                        bench_limits_t *limits, uint32_t threads)
+{
+    const moe_flags_t *flags = bench->flags;
+    for (size_t i = 0; i < flags->token_count; i++) {
+        moe_result_t result;
+        int rc = measure(bench, session, flags->token_list[i], &result);
+        if (rc != CLI_OK)
+            return rc;
+        if (!bench_machine_read(machine, limits))
+            return cli_error(CLI_RESOURCES, "cannot start the threads that measure reading");
+        print_row(bench, flags->token_list[i], threads, limits, &result);
+    }
     return CLI_OK;
 }
 
@@ -198,29 +297,36 @@ static int measure_all(moe_bench_t *bench)
 {
     const moe_flags_t *flags = bench->flags;
     bench->table.output = flags->table;
-    bench_table_begin(&bench->table);
+    if (!flags->requests)
+        bench_table_begin(&bench->table);
     for (size_t i = 0; i < flags->thread_count; i++) {
         uint32_t threads = flags->thread_list[i];
         ferrum_error_t err = FERRUM_ERROR_INIT;
         bench_limits_t limits;
         ferrum_session_t *session;
-        if (!bench_limits_measure(threads, &limits))
-            return cli_error(CLI_RESOURCES, "cannot start %u threads or hold 256 MiB", threads);
+        bench_machine_t *machine = bench_machine_open(threads, &limits);
+        if (machine == NULL)
+            return cli_error(CLI_RESOURCES, "cannot start %u threads or hold 512 MiB", threads);
         fprintf(stderr,
-                "ferrum: machine with %u threads: read %.1f GB/s, f32 %.0f GFLOP/s, int8 %.0f "
-                "GOP/s\n",
-                threads, limits.read_gbps, limits.f32_gflops, limits.int8_gops);
-        ferrum_status_t status = ferrum_session_new(bench->runtime, threads, &session, &err);
-        if (status != FERRUM_OK)
-            return cli_fail(&err, status, CLI_BACKEND);
+                "ferrum: machine with %u threads: read %.1f GB/s; f32 %.0f, bf16 %.0f, int16 %.0f, "
+                "int8 %.0f Gop/s\n",
+                threads, limits.read_gbps, limits.gops[BENCH_F32], limits.gops[BENCH_BF16],
+                limits.gops[BENCH_INT16], limits.gops[BENCH_INT8]);
         int rc = CLI_OK;
-        for (size_t j = 0; j < flags->token_count && rc == CLI_OK; j++)
-            rc = measure(bench, session, flags->token_list[j], threads, &limits);
-        ferrum_session_free(session);
+        ferrum_status_t status = ferrum_session_new(bench->runtime, threads, &session, &err);
+        if (status != FERRUM_OK) {
+            rc = cli_fail(&err, status, CLI_BACKEND);
+        } else {
+            rc = flags->requests ? serve_requests(bench, session, machine, &limits)
+                                 : measure_list(bench, session, machine, &limits, threads);
+            ferrum_session_free(session);
+        }
+        bench_machine_close(machine);
         if (rc != CLI_OK)
             return rc;
     }
-    bench_table_end(&bench->table);
+    if (!flags->requests)
+        bench_table_end(&bench->table);
     return cli_finish_output();
 }
 
@@ -259,19 +365,23 @@ static int make_layers(moe_bench_t *bench)
 
 static int run(const moe_flags_t *flags)
 {
-    uint32_t most = 0;
-    for (size_t i = 0; i < flags->token_count; i++)
-        most = flags->token_list[i] > most ? flags->token_list[i] : most;
+    size_t most = 0, routed = 0;
+    for (size_t i = 0; i < flags->token_count; i++) {
+        size_t tokens = flags->token_list[i];
+        size_t here = tokens * routings_for(flags, flags->token_list[i]);
+        most = tokens > most ? tokens : most;
+        routed = here > routed ? here : routed;
+    }
     size_t width = (size_t)flags->hidden, layers = (size_t)flags->layers;
-    size_t pairs = (size_t)most * (size_t)flags->top_k;
+    size_t top_k = (size_t)flags->top_k;
     moe_bench_t bench = {
         .flags = flags,
         .source = calloc(layers, sizeof *bench.source),
         .layer = calloc(layers, sizeof *bench.layer),
         .x = malloc(most * width * sizeof(float)),
         .out = malloc(most * width * sizeof(float)),
-        .weights = malloc(pairs * sizeof(float)),
-        .ids = malloc(layers * pairs * sizeof(int32_t)),
+        .weights = malloc(most * top_k * sizeof(float)),
+        .ids = malloc(routed * top_k * sizeof(int32_t)),
         .reference = malloc(ORACLE_TOKENS * width * sizeof(double)),
     };
     int rc;
@@ -314,6 +424,8 @@ static int check_flags(moe_flags_t *flags)
         return cli_error(CLI_USAGE, "--threads wants numbers such as 1,2");
     if (!bench_output_parse(flags->output ? flags->output : "md", &flags->table))
         return cli_error(CLI_USAGE, "-o %s is not one of md, csv, json", flags->output);
+    if (flags->requests && flags->thread_count != 1)
+        return cli_error(CLI_USAGE, "--requests wants one thread count");
     if (flags->hidden <= 0 || flags->intermediate <= 0 || flags->experts <= 0 ||
         flags->top_k <= 0 || flags->layers <= 0 || flags->group < 0 || flags->hidden > 1 << 20 ||
         flags->intermediate > 1 << 20 || flags->experts > 1 << 16 || flags->layers > 1 << 12)
@@ -346,6 +458,9 @@ int cli_bench_moe(int argc, const char **argv)
         {"threads", 't', POPT_ARG_STRING, &flags.threads, 0, "thread counts (1)", "LIST"},
         {"layers", '\0', POPT_ARG_INT, &flags.layers, 0, "layers to rotate over (8)", "N"},
         {"seconds", '\0', POPT_ARG_DOUBLE, &flags.seconds, 0, "time per row (1)", "S"},
+        {"skew", '\0', POPT_ARG_NONE, &flags.skew, 0, "route all tokens to the same experts", NULL},
+        {"requests", '\0', POPT_ARG_NONE, &flags.requests, 0,
+         "read token counts from stdin, measure each when it comes", NULL},
         {"no-error", '\0', POPT_ARG_NONE, &flags.no_error, 0, "skip the f64 reference", NULL},
         {"output", 'o', POPT_ARG_STRING, &flags.output, 0, "md, csv or json (md)", "KIND"},
         {"backend", 'b', POPT_ARG_STRING, &cli_backend.backend, 0,
