@@ -31,6 +31,7 @@ AC_DEFUN([FERRUM_DEPENDENCIES], [
   PKG_CHECK_MODULES([JANSSON], [jansson >= 2.13])
   PKG_CHECK_MODULES([PCRE2], [libpcre2-8 >= 10.36])
   PKG_CHECK_MODULES([UTF8PROC], [libutf8proc >= 2.5])
+  PKG_CHECK_MODULES([HWLOC], [hwloc >= 2.1])
   PKG_CHECK_MODULES([POPT], [popt >= 1.18])
   PKG_CHECK_MODULES([CHECK], [check >= 0.15], [have_check=yes],
     [have_check=no

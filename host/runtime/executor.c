@@ -2,19 +2,24 @@
 #include <config.h>
 
 #include "host/runtime/executor.h"
+#include "host/runtime/topology.h"
 
 #include <ferrum/util.h>
 
+#include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
     CACHE_LINE = 64,
-    SPIN_NS = 100000,   /* longest spin before a wait sleeps */
+    SPIN_NS = 50000,    /* longest spin before a wait sleeps: a few times what a wake-up costs */
     SPINS_PER_LOOK = 64 /* pauses between looks at the clock */
 };
 
@@ -22,8 +27,6 @@ enum {
 typedef struct gate {
     _Alignas(CACHE_LINE) _Atomic uint32_t number;
     _Atomic uint32_t sleepers;
-    pthread_mutex_t lock;
-    pthread_cond_t raised;
 } gate_t;
 
 typedef struct worker {
@@ -49,36 +52,23 @@ static void gate_init(gate_t *gate)
 {
     atomic_init(&gate->number, 0);
     atomic_init(&gate->sleepers, 0);
-    pthread_mutex_init(&gate->lock, NULL);
-    pthread_cond_init(&gate->raised, NULL);
-}
-
-static void gate_destroy(gate_t *gate)
-{
-    pthread_cond_destroy(&gate->raised);
-    pthread_mutex_destroy(&gate->lock);
 }
 
 /* Sequential consistency makes this safe: either the raiser sees the sleeper counted, or the
- * sleeper, which counts itself first, sees the new number. */
+ * sleeper, which counts itself first, finds the new number and is not put to sleep. */
 static void gate_raise(gate_t *gate)
 {
     atomic_fetch_add(&gate->number, 1);
-    if (atomic_load(&gate->sleepers) == 0)
-        return;
-    pthread_mutex_lock(&gate->lock);
-    pthread_cond_broadcast(&gate->raised);
-    pthread_mutex_unlock(&gate->lock);
+    if (atomic_load(&gate->sleepers) > 0)
+        (void)syscall(SYS_futex, &gate->number, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
 static void gate_sleep(gate_t *gate, uint32_t old)
 {
-    pthread_mutex_lock(&gate->lock);
     atomic_fetch_add(&gate->sleepers, 1);
     while (atomic_load(&gate->number) == old)
-        pthread_cond_wait(&gate->raised, &gate->lock);
+        (void)syscall(SYS_futex, &gate->number, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
     atomic_fetch_sub(&gate->sleepers, 1);
-    pthread_mutex_unlock(&gate->lock);
 }
 
 static inline void pause_briefly(void)
@@ -152,52 +142,90 @@ static void *worker_main(void *arg)
     }
 }
 
-/* Signals belong to the host's own threads. */
-static int start_worker(worker_t *worker)
+/* Signals belong to the host's own threads. @p processor negative: wherever the system likes. */
+static int start_worker(worker_t *worker, int processor)
 {
     sigset_t all, before;
+    pthread_attr_t attributes;
+    unsigned long words[FERRUM_TOPOLOGY_MAX / (8 * sizeof(unsigned long))] = {0};
+    cpu_set_t *const mask = (cpu_set_t *)(void *)words;
+
+    int error = pthread_attr_init(&attributes);
+    if (error)
+        return error;
+    if (processor >= 0) {
+        CPU_SET_S((unsigned)processor, sizeof words, mask);
+        error = pthread_attr_setaffinity_np(&attributes, sizeof words, mask);
+    }
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&worker->handle, NULL, worker_main, worker);
+    if (!error)
+        error = pthread_create(&worker->handle, &attributes, worker_main, worker);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    (void)pthread_attr_destroy(&attributes);
     return error;
 }
 
-ferrum_status_t ferrum_team_new(uint32_t width, ferrum_team_t **out_team, ferrum_error_t *err)
+static bool pins(ferrum_pin_t pin, uint32_t width, const ferrum_topology_t *topology)
 {
-    if (width == 0 || width > FERRUM_TEAM_MAX_WIDTH)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_RANGE,
-                           "a team of %u threads: choose 1 to %u", width, FERRUM_TEAM_MAX_WIDTH);
+    return pin == FERRUM_PIN_ALWAYS || (pin == FERRUM_PIN_FULL && width == topology->cores);
+}
+
+static ferrum_team_t *new_team(uint32_t width, uint32_t processors)
+{
     size_t bytes = sizeof(ferrum_team_t) + width * sizeof(worker_t);
     bytes = (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
     ferrum_team_t *team = aligned_alloc(CACHE_LINE, bytes);
     if (!team)
-        return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,
-                           "no memory for a team of %u threads", width);
+        return NULL;
     gate_init(&team->region);
     gate_init(&team->phase);
     atomic_init(&team->arrived, 0);
-    team->spin = width <= ferrum_team_processors();
+    team->spin = width <= processors;
     team->stop = false;
     team->executor = (ferrum_executor_t){.head = FERRUM_HEAD(ferrum_executor_t),
                                          .self = team,
                                          .width = width,
                                          .run = team_run,
                                          .barrier = team_barrier};
+    return team;
+}
+
+ferrum_status_t ferrum_team_new_pinned(uint32_t width, ferrum_pin_t pin, ferrum_team_t **out_team,
+                                       ferrum_error_t *err)
+{
+    ferrum_topology_t topology;
+    if (width == 0 || width > FERRUM_TEAM_MAX_WIDTH)
+        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_RANGE,
+                           "a team of %u threads: choose 1 to %u", width, FERRUM_TEAM_MAX_WIDTH);
+    ferrum_topology_read(&topology);
+    ferrum_team_t *team = new_team(width, topology.processors);
+    if (!team)
+        return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,
+                           "no memory for a team of %u threads", width);
+    const bool pinned = pins(pin, width, &topology);
     for (team->started = 1; team->started < width; team->started++) {
         worker_t *worker = &team->workers[team->started];
         worker->team = team;
         worker->thread = team->started;
-        if (start_worker(worker) != 0) {
+        const int processor =
+            pinned ? (int)topology.order[team->started % topology.processors] : -1;
+        if (start_worker(worker, processor) != 0) {
             uint32_t started = team->started;
             ferrum_team_free(team);
             return ferrum_fail(err, FERRUM_RESOURCE_EXHAUSTED, FERRUM_REASON_OTHER,
-                               "only %u of %u threads could be started; lower FERRUM_THREADS",
-                               started, width);
+                               "only %u of %u threads could be started%s; lower FERRUM_THREADS%s",
+                               started, width, pinned ? " and pinned" : "",
+                               pinned ? " or set FERRUM_PIN=0" : "");
         }
     }
     *out_team = team;
     return FERRUM_OK;
+}
+
+ferrum_status_t ferrum_team_new(uint32_t width, ferrum_team_t **out_team, ferrum_error_t *err)
+{
+    return ferrum_team_new_pinned(width, FERRUM_PIN_NEVER, out_team, err);
 }
 
 void ferrum_team_free(ferrum_team_t *team)
@@ -208,8 +236,6 @@ void ferrum_team_free(ferrum_team_t *team)
     gate_raise(&team->region);
     for (uint32_t i = 1; i < team->started; i++)
         pthread_join(team->workers[i].handle, NULL);
-    gate_destroy(&team->region);
-    gate_destroy(&team->phase);
     free(team);
 }
 
@@ -218,19 +244,28 @@ const ferrum_executor_t *ferrum_team_executor(const ferrum_team_t *team)
     return &team->executor;
 }
 
-uint32_t ferrum_team_processors(void)
-{
-    cpu_set_t mask;
-    int count = sched_getaffinity(0, sizeof mask, &mask) == 0 ? CPU_COUNT(&mask) : 1;
-    return count > 0 ? (uint32_t)count : 1;
-}
-
 uint32_t ferrum_team_choose_width(uint32_t asked, const ferrum_options_t *options)
 {
     uint64_t width = asked;
     if (width == 0 && options)
         width = ferrum_options_uint(options, "FERRUM_THREADS");
-    if (width == 0)
-        width = ferrum_team_processors();
+    if (width == 0) {
+        ferrum_topology_t topology;
+        ferrum_topology_read(&topology);
+        const uint32_t quota = ferrum_topology_quota("");
+        width = topology.cores < quota ? topology.cores : quota;
+    }
     return width < FERRUM_TEAM_MAX_WIDTH ? (uint32_t)width : FERRUM_TEAM_MAX_WIDTH;
+}
+
+ferrum_pin_t ferrum_team_choose_pin(const ferrum_options_t *options)
+{
+    switch (ferrum_options_switch(options, "FERRUM_PIN")) {
+    case 0:
+        return FERRUM_PIN_NEVER;
+    case 1:
+        return FERRUM_PIN_ALWAYS;
+    default:
+        return FERRUM_PIN_FULL;
+    }
 }

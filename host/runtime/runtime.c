@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "host/runtime/executor.h"
+#include "host/runtime/memory.h"
 #include "host/runtime/runtime_internal.h"
 
 #include <ferrum/util.h>
@@ -8,6 +9,7 @@
 #include <string.h>
 
 struct ferrum_runtime {
+    ferrum_memory_t *memory; /* NULL: the caller's allocator */
     ferrum_loader_t *loader;
     ferrum_module_t *module;
     ferrum_device_t *device;
@@ -103,6 +105,18 @@ static ferrum_status_t open_device(ferrum_runtime_t *runtime, ferrum_error_t *er
     return parse_precision(options, &runtime->ops.precision, err);
 }
 
+static ferrum_status_t make_loader(ferrum_runtime_t *runtime, const ferrum_runtime_options_t *given,
+                                   ferrum_error_t *err)
+{
+    if (given->allocator)
+        return ferrum_loader_new(given->options, given->allocator, given->logger, &runtime->loader,
+                                 err);
+    FERRUM_TRY(ferrum_memory_new(&runtime->memory, err));
+    FERRUM_TRY(ferrum_loader_new(given->options, ferrum_memory_allocator(runtime->memory),
+                                 given->logger, &runtime->loader, err));
+    return ferrum_memory_place(runtime->memory, ferrum_loader_options(runtime->loader), err);
+}
+
 ferrum_status_t ferrum_runtime_open(const ferrum_runtime_options_t *options,
                                     ferrum_runtime_t **out_runtime, ferrum_error_t *err)
 {
@@ -114,8 +128,7 @@ ferrum_status_t ferrum_runtime_open(const ferrum_runtime_options_t *options,
     if (!runtime)
         return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,
                            "no memory for a runtime");
-    ferrum_status_t status =
-        ferrum_loader_new(given.options, given.allocator, given.logger, &runtime->loader, err);
+    ferrum_status_t status = make_loader(runtime, &given, err);
     if (status == FERRUM_OK)
         status =
             ferrum_moe_env_parse(ferrum_loader_options(runtime->loader), &runtime->moe_env, err);
@@ -141,6 +154,7 @@ void ferrum_runtime_close(ferrum_runtime_t *runtime)
         ferrum_module_backend(runtime->module)->device_release(runtime->device);
     ferrum_module_release(runtime->module, NULL);
     ferrum_loader_free(runtime->loader);
+    ferrum_memory_free(runtime->memory);
     free(runtime);
 }
 

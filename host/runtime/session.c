@@ -17,8 +17,9 @@ ferrum_status_t ferrum_session_new(ferrum_runtime_t *runtime, uint32_t threads,
                            "no memory for a session");
     session->runtime = runtime;
     const ferrum_ops_t *ops = ferrum_runtime_ops(runtime);
-    ferrum_status_t status =
-        ferrum_team_new(threads ? threads : ferrum_runtime_threads(runtime), &session->team, err);
+    ferrum_status_t status = ferrum_team_new_pinned(
+        threads ? threads : ferrum_runtime_threads(runtime),
+        ferrum_team_choose_pin(ferrum_runtime_get_options(runtime)), &session->team, err);
     if (status == FERRUM_OK)
         status = ops->backend->context_new(ops->device, ferrum_team_executor(session->team),
                                            &session->context, err);

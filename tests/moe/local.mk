@@ -6,6 +6,7 @@ moe_unit_tests = \
 	tests/moe/test_bucket_plan \
 	tests/moe/test_executor \
 	tests/moe/test_options \
+	tests/moe/test_machine \
 	tests/moe/test_router
 moe_plugin_tests = \
 	tests/moe/test_experts \
@@ -44,6 +45,8 @@ tests_moe_test_experts_CPPFLAGS = $(moe_tests_cppflags)
 tests_moe_test_experts_LDADD = $(moe_plugin_tests_ldadd)
 tests_moe_test_layer_CPPFLAGS = $(moe_tests_cppflags)
 tests_moe_test_layer_LDADD = $(moe_plugin_tests_ldadd)
+tests_moe_test_machine_CPPFLAGS = $(moe_tests_cppflags)
+tests_moe_test_machine_LDADD = $(moe_tests_ldadd)
 tests_moe_test_options_CPPFLAGS = $(moe_tests_cppflags)
 tests_moe_test_options_LDADD = $(moe_tests_ldadd)
 tests_moe_test_paths_CPPFLAGS = $(moe_tests_cppflags)

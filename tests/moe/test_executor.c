@@ -3,8 +3,10 @@
 #include <config.h>
 
 #include "host/runtime/executor.h"
+#include "host/runtime/topology.h"
 #include "tests/support/expect.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <time.h>
@@ -91,7 +93,9 @@ static int64_t process_cpu_us(void)
 /* With more threads than processors, and with few enough that waits may spin. */
 START_TEST(idle_team_sleeps)
 {
-    uint32_t processors = ferrum_team_processors();
+    ferrum_topology_t topology;
+    ferrum_topology_read(&topology);
+    uint32_t processors = topology.processors;
     uint32_t width = _i ? processors + 2 : processors < MAX_WIDTH ? processors : MAX_WIDTH;
     ferrum_team_t *team = new_team(width < MAX_WIDTH ? width : MAX_WIDTH);
     shared_t shared = {.executor = ferrum_team_executor(team)};
@@ -172,7 +176,73 @@ START_TEST(refused_widths)
     EXPECT_FAILS(ferrum_team_new(0, &team, &err), FERRUM_INVALID_ARGUMENT, "team of 0");
     EXPECT_FAILS(ferrum_team_new(FERRUM_TEAM_MAX_WIDTH + 1, &team, &err), FERRUM_INVALID_ARGUMENT,
                  "choose 1 to");
-    ck_assert_uint_ge(ferrum_team_processors(), 1);
+}
+END_TEST
+
+/* Each member notes where it may run. */
+static void read_affinity(void *arg, uint32_t thread, uint32_t width)
+{
+    ferrum_topology_t topology;
+    (void)width;
+    ferrum_topology_read(&topology);
+    ((uint32_t *)arg)[thread] = topology.processors == 1 ? topology.order[0] : UINT32_MAX;
+}
+
+static void read_places(uint32_t width, ferrum_pin_t pin, uint32_t *out_places)
+{
+    ferrum_team_t *team;
+    EXPECT_OK(ferrum_team_new_pinned(width, pin, &team, &err));
+    const ferrum_executor_t *executor = ferrum_team_executor(team);
+    executor->run(executor->self, read_affinity, out_places);
+    ferrum_team_free(team);
+}
+
+START_TEST(pinned_members)
+{
+    ferrum_topology_t topology;
+    uint32_t places[MAX_WIDTH];
+    ferrum_topology_read(&topology);
+    if (topology.cores < 2 || topology.cores + 1 > MAX_WIDTH)
+        return; /* nothing to tell apart */
+    const uint32_t cores = topology.cores;
+    read_places(cores, FERRUM_PIN_FULL, places);
+    ck_assert_uint_eq(places[0], UINT32_MAX); /* the caller is left alone */
+    for (uint32_t i = 1; i < cores; i++)
+        ck_assert_uint_eq(places[i], topology.order[i]);
+    read_places(cores, FERRUM_PIN_NEVER, places);
+    ck_assert_uint_eq(places[1], UINT32_MAX);
+    /* Not full, so not pinned unless asked; more members than cores go round. */
+    read_places(cores + 1, FERRUM_PIN_FULL, places);
+    ck_assert_uint_eq(places[cores], UINT32_MAX);
+    read_places(cores + 1, FERRUM_PIN_ALWAYS, places);
+    ck_assert_uint_eq(places[cores], topology.order[cores % topology.processors]);
+}
+END_TEST
+
+/* With one processor in the mask there is one core, and teams of any width still work there. */
+START_TEST(restricted_mask)
+{
+    ferrum_topology_t topology;
+    cpu_set_t before, one;
+    shared_t shared = {.rounds = 20};
+    ck_assert_int_eq(sched_getaffinity(0, sizeof before, &before), 0);
+    ferrum_topology_read(&topology);
+    const uint32_t last = topology.order[topology.processors - 1];
+    CPU_ZERO(&one);
+    CPU_SET(last, &one);
+    ck_assert_int_eq(sched_setaffinity(0, sizeof one, &one), 0);
+    ferrum_topology_read(&topology);
+    ck_assert_uint_eq(topology.processors, 1);
+    ck_assert_uint_eq(topology.cores, 1);
+    ck_assert_uint_eq(topology.order[0], last);
+    ck_assert_uint_eq(ferrum_team_choose_width(0, NULL), 1);
+    for (uint32_t width = 1; width <= 4; width += 3) {
+        ferrum_team_t *team = new_team(width);
+        shared.executor = ferrum_team_executor(team);
+        shared.executor->run(shared.executor->self, sum_rounds, &shared);
+        ferrum_team_free(team);
+    }
+    ck_assert_int_eq(sched_setaffinity(0, sizeof before, &before), 0);
 }
 END_TEST
 
@@ -189,6 +259,8 @@ int main(void)
     tcase_add_test(tcase, many_teams);
     tcase_add_test(tcase, signals_are_blocked);
     tcase_add_test(tcase, refused_widths);
+    tcase_add_test(tcase, pinned_members);
+    tcase_add_test(tcase, restricted_mask);
     suite_add_tcase(suite, tcase);
     return expect_run(suite);
 }

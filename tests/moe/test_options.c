@@ -5,6 +5,7 @@
 #include "host/moe/moe_env.h"
 #include "host/moe/moe_profile.h"
 #include "host/runtime/executor.h"
+#include "host/runtime/topology.h"
 #include "tests/support/expect.h"
 
 #include <stdlib.h>
@@ -146,7 +147,12 @@ START_TEST(environment_is_not_read)
     ferrum_moe_env_t env = parsed((const char *const[]){NULL});
     ck_assert_int_eq(env.path, FERRUM_MOE_PATH_AUTO);
     ck_assert(!env.vllm_moe);
-    ck_assert_uint_eq(ferrum_team_choose_width(0, NULL), ferrum_team_processors());
+    ferrum_topology_t topology;
+    ferrum_topology_read(&topology);
+    ck_assert_uint_ge(topology.cores, 1);
+    ck_assert_uint_le(topology.cores, topology.processors);
+    ck_assert_uint_le(ferrum_team_choose_width(0, NULL), topology.cores);
+    ck_assert_uint_ge(ferrum_team_choose_width(0, NULL), 1);
     unsetenv("FERRUM_MOE_PATH");
     unsetenv("FERRUM_VLLM_MOE");
     unsetenv("FERRUM_THREADS");
@@ -159,6 +165,11 @@ START_TEST(widths)
     ck_assert_uint_eq(ferrum_team_choose_width(3, options), 3);
     ck_assert_uint_eq(ferrum_team_choose_width(0, options), 7);
     ck_assert_uint_eq(ferrum_team_choose_width(1u << 20, options), FERRUM_TEAM_MAX_WIDTH);
+    ck_assert_int_eq(ferrum_team_choose_pin(options), FERRUM_PIN_FULL);
+    EXPECT_OK(ferrum_options_set(options, "FERRUM_PIN", "0", &err));
+    ck_assert_int_eq(ferrum_team_choose_pin(options), FERRUM_PIN_NEVER);
+    EXPECT_OK(ferrum_options_set(options, "FERRUM_PIN", "1", &err));
+    ck_assert_int_eq(ferrum_team_choose_pin(options), FERRUM_PIN_ALWAYS);
     ferrum_options_free(options);
 }
 END_TEST

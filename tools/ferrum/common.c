@@ -16,7 +16,7 @@ struct poptOption cli_backend_table[] = {
     {"backend", 'b', POPT_ARG_STRING, &cli_backend.backend, 0,
      "name, list such as cuda,cpu, path of a .so, or auto (default: FERRUM_BACKEND)", "SPEC"},
     {"threads", 't', POPT_ARG_INT, &cli_backend.threads, 0,
-     "threads (default: FERRUM_THREADS, else all cores)", "N"},
+     "threads (default: FERRUM_THREADS, else one per core)", "N"},
     {"verbose", 'v', POPT_ARG_NONE, &cli_backend.verbose, 0, "log everything to stderr", NULL},
     POPT_TABLEEND};
 

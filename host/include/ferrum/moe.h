@@ -26,9 +26,9 @@ typedef struct ferrum_runtime_options {
     ferrum_head_t head;
     const char *backend;             /**< NULL: FERRUM_BACKEND of @c options, else "auto" */
     const ferrum_options_t *options; /**< copied; NULL: read from the environment once */
-    uint32_t threads;                /**< per session; 0: FERRUM_THREADS, else all cores */
+    uint32_t threads;                /**< per session; 0: FERRUM_THREADS, else one per core */
     uint32_t reserved;
-    const ferrum_allocator_t *allocator; /**< NULL: malloc */
+    const ferrum_allocator_t *allocator; /**< NULL: malloc, large blocks in huge pages */
     const ferrum_logger_t *logger;       /**< NULL: silent */
 } ferrum_runtime_options_t;
 
@@ -39,9 +39,11 @@ typedef struct ferrum_runtime_options {
  *  Errors: those of ferrum_loader_select and device_open. [any-thread] Since 1.0. */
 FERRUM_API ferrum_status_t ferrum_runtime_open(const ferrum_runtime_options_t *options,
                                                ferrum_runtime_t **out_runtime, ferrum_error_t *err);
-/** Close; sessions, layers and models of it must have been freed. NULL is ignored. */
+/** Close; sessions, layers and models of it must have been freed. A swap that is running is
+ *  cancelled and waited for. NULL is ignored. */
 FERRUM_API void ferrum_runtime_close(ferrum_runtime_t *runtime);
-/** The module behind it, for its tables and resolved operations. */
+/** The module behind it, for its tables and resolved operations. What this and the next two return
+ *  is valid until the next ferrum_runtime_swap (ferrum/swap.h). */
 FERRUM_API ferrum_module_t *ferrum_runtime_module(const ferrum_runtime_t *runtime);
 /** The opened device. */
 FERRUM_API ferrum_device_t *ferrum_runtime_device(const ferrum_runtime_t *runtime);
@@ -70,6 +72,27 @@ FERRUM_API ferrum_status_t ferrum_moe_layer_create(ferrum_runtime_t *runtime,
                                                    ferrum_moe_layer_t **out_layer,
                                                    ferrum_error_t *err);
 FERRUM_API void ferrum_moe_layer_free(ferrum_moe_layer_t *layer);
+/**
+ * Supplies a layer's weights again, for a backend that replaces the one they were given to: must
+ * call ferrum_moe_layer_supply once, on the same thread, and return its status. It runs on the
+ * thread that swaps, while the layer goes on serving.
+ */
+typedef ferrum_status_t ferrum_moe_layer_source_fn(void *arg, ferrum_moe_layer_t *layer,
+                                                   ferrum_error_t *err);
+/**
+ * Where a swap gets the layer's weights from. Needed for layers whose weights were borrowed only
+ * during create; those with all slabs and matrices flagged FERRUM_WEIGHTS_MAPPED are packed again
+ * from the memory that they were created from, which stays valid as long as the layer. A layer with
+ * neither makes a swap fail at its rebuild step. NULL @p source removes it.
+ * [any-thread, not during a swap] Since 1.0.
+ */
+FERRUM_API void ferrum_moe_layer_set_source(ferrum_moe_layer_t *layer,
+                                            ferrum_moe_layer_source_fn *source, void *arg);
+/** The weights, inside a ferrum_moe_layer_source_fn; shape as at create, borrowed for this call.
+ *  Errors: INVALID_ARGUMENT (called elsewhere or twice, another shape), those of create. */
+FERRUM_API ferrum_status_t ferrum_moe_layer_supply(ferrum_moe_layer_t *layer,
+                                                   const ferrum_expert_ffn_desc_t *desc,
+                                                   ferrum_error_t *err);
 /** What was packed and which kernels run. head of @p out_info is set by the caller. */
 FERRUM_API ferrum_status_t ferrum_moe_layer_info(const ferrum_moe_layer_t *layer,
                                                  ferrum_expert_ffn_info_t *out_info,
@@ -80,7 +103,9 @@ FERRUM_API ferrum_status_t ferrum_moe_layer_info(const ferrum_moe_layer_t *layer
  * @param ids     i32 [tokens, top_k]; -1 skips a pair
  * @param weights f32 [tokens, top_k]
  * @param out     f32 [tokens, hidden]; overwritten, or added to with FERRUM_FFN_ACCUMULATE
- * Allocates only when @p tokens exceeds every earlier call of the session.
+ * Allocates only when @p tokens exceeds every earlier call of the session (or of its generation,
+ * after a swap).
+ * Errors: BUSY (another thread is using the session), those of the backend.
  * [one-per-session] Since 1.0.
  */
 FERRUM_API ferrum_status_t ferrum_moe_layer_forward(ferrum_session_t *session,
