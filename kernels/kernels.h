@@ -106,7 +106,7 @@ typedef struct ferrum_kernel_set {
     size_t matmul_count;
     ferrum_gptq_matmul_fn *gptq_matmul; /**< NULL: take the next lower set's */
     ferrum_vector_ops_t vector;         /**< complete in every set */
-    const ferrum_packed_ops_t *packed;  /**< products of packed weights; NULL: the set has none */
+    const ferrum_packed_ops_t *packed;  /**< products of packed weights, or NULL */
 } ferrum_kernel_set_t;
 
 /** All sets that were compiled in, widest first; the last one is "scalar" and needs nothing. */
@@ -126,5 +126,9 @@ ferrum_matmul_fn *ferrum_kernel_matmul(const ferrum_kernel_set_t *set, uint32_t 
 
 /** GPTQ product kernel, by the same rule. Never NULL. */
 ferrum_gptq_matmul_fn *ferrum_kernel_gptq_matmul(const ferrum_kernel_set_t *set, uint32_t features);
+
+/** Products of packed weights, by the same rule; NULL when no set has them. Rows quantised by one
+ *  set's ops are for that set's product. */
+const ferrum_packed_ops_t *ferrum_kernel_packed(const ferrum_kernel_set_t *set, uint32_t features);
 
 #endif /* FERRUM_KERNELS_H */

@@ -76,3 +76,11 @@ ferrum_gptq_matmul_fn *ferrum_kernel_gptq_matmul(const ferrum_kernel_set_t *set,
             return ferrum_kernel_sets[i]->gptq_matmul;
     return ferrum_kernel_set_scalar.gptq_matmul;
 }
+
+const ferrum_packed_ops_t *ferrum_kernel_packed(const ferrum_kernel_set_t *set, uint32_t features)
+{
+    for (size_t i = set_index(set); i < ferrum_kernel_set_count; i++)
+        if (ferrum_kernel_sets[i]->packed && set_allowed(ferrum_kernel_sets[i], features))
+            return ferrum_kernel_sets[i]->packed;
+    return NULL;
+}

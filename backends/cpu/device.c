@@ -148,7 +148,7 @@ ferrum_status_t ferrum_cpu_device_open(const ferrum_host_t *host,
     FERRUM_TRY(ferrum_cpu_select_features(host, &opened.features, err));
     opened.kernels = ferrum_kernel_select(opened.features);
     opened.gptq_matmul = ferrum_kernel_gptq_matmul(opened.kernels, opened.features);
-    opened.packed = opened.kernels->packed;
+    opened.packed = ferrum_kernel_packed(opened.kernels, opened.features);
     FERRUM_TRY(select_precision(host, &opened.precision, err));
     FERRUM_TRY(ferrum_cpu_alloc(&opened, sizeof opened, "a device", &memory, err));
 
