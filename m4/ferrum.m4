@@ -49,7 +49,8 @@ AC_DEFUN([FERRUM_LINKING], [
 
 dnl FERRUM_SANITIZERS: --enable-sanitizers=address,undefined or =thread. The flag goes into CFLAGS
 dnl and CXXFLAGS, so that no target escapes it. A sanitized shared object leaves the runtime's symbols to the
-dnl executable, so -z,defs goes. Call it last: configure's own tests need no sanitizer.
+dnl executable, so -z,defs goes. With clang's fuzzer-no-link among them, the fuzz harnesses are linked
+dnl with libFuzzer. Call it last: configure's own tests need no sanitizer.
 AC_DEFUN([FERRUM_SANITIZERS], [
   AC_ARG_ENABLE([sanitizers],
     [AS_HELP_STRING([--enable-sanitizers=LIST], [build with -fsanitize=LIST])],
@@ -60,4 +61,6 @@ AC_DEFUN([FERRUM_SANITIZERS], [
     FERRUM_LINK_FLAGS="-Wl,-z,relro,-z,now"
   ])
   AM_CONDITIONAL([FERRUM_SANITIZED], [test "x$enable_sanitizers" != xno])
+  AS_CASE([$enable_sanitizers], [*fuzzer*], [ferrum_fuzzing=yes], [ferrum_fuzzing=no])
+  AM_CONDITIONAL([FERRUM_FUZZING], [test $ferrum_fuzzing = yes])
 ])

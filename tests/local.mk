@@ -81,3 +81,4 @@ include tests/loader/local.mk
 include tests/cli/local.mk
 include tests/cuda/local.mk
 include tests/cuda_emu/local.mk
+include tests/fuzz/local.mk

@@ -18,6 +18,15 @@
 #define FERRUM_PRINTF(fmt_index, arg_index)
 #endif
 
+/** Replace control characters by '?': messages quote names out of files, and end up on terminals
+ * and in logs, where they must stay one line. [any-thread] */
+static inline void ferrum_make_printable(char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            *text = '?';
+}
+
 /**
  * Fill @p err (which may be NULL or smaller than ours) and return @p status, so that a failing
  * check is one statement: `return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, ..., "...")`.
@@ -35,6 +44,7 @@ static inline ferrum_status_t ferrum_fail(ferrum_error_t *err, ferrum_status_t s
         err->reserved = 0;
         (void)vsnprintf(err->message, sizeof err->message, fmt, args);
         va_end(args);
+        ferrum_make_printable(err->message);
     }
     return status;
 }

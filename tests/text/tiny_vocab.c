@@ -12,8 +12,8 @@ const char *const tiny_merges[TINY_MERGES] = {"a b", "ab c", "\xc4\xa0 a", "\xc3
 
 static const char *const extra_texts[] = {"ab",
                                           "abc",
-                                          "\xc4\xa0"
-                                          "a",
+                                          ("\xc4\xa0"
+                                           "a"),
                                           "<|end|>",
                                           "<t>",
                                           "\xc3\x83\xc2\xa9",
