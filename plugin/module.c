@@ -256,6 +256,17 @@ void ferrum_module_release(ferrum_module_t *module, ferrum_unload_report_t *out_
         close_module(module, out_report);
 }
 
+void ferrum_module_usage(const ferrum_module_t *module, uint32_t *out_references,
+                         uint64_t *out_blocks, uint64_t *out_bytes)
+{
+    if (out_references)
+        *out_references = atomic_load(&module->refs);
+    if (out_blocks)
+        *out_blocks = atomic_load(&module->memory.blocks);
+    if (out_bytes)
+        *out_bytes = atomic_load(&module->memory.bytes);
+}
+
 /* ---- facts ---- */
 
 const char *ferrum_module_name(const ferrum_module_t *module)
@@ -271,6 +282,11 @@ const char *ferrum_module_path(const ferrum_module_t *module)
 const ferrum_candidate_t *ferrum_module_candidate(const ferrum_module_t *module)
 {
     return &module->facts;
+}
+
+const ferrum_plugin_t *ferrum_module_plugin(const ferrum_module_t *module)
+{
+    return &module->plugin;
 }
 
 const ferrum_host_t *ferrum_module_host(const ferrum_module_t *module)

@@ -160,11 +160,21 @@ FERRUM_API void ferrum_module_retain(ferrum_module_t *module);
  */
 FERRUM_API void ferrum_module_release(ferrum_module_t *module, ferrum_unload_report_t *out_report);
 
+/**
+ * Who still needs a module: its references, and the blocks and bytes of host memory that the plugin
+ * holds (objects that have not been released, or leaks). Each of the outputs may be NULL.
+ * [any-thread]
+ */
+FERRUM_API void ferrum_module_usage(const ferrum_module_t *module, uint32_t *out_references,
+                                    uint64_t *out_blocks, uint64_t *out_bytes);
+
 FERRUM_API const char *ferrum_module_name(const ferrum_module_t *module);
 /** Path it was loaded from. */
 FERRUM_API const char *ferrum_module_path(const ferrum_module_t *module);
 /** Facts found while opening. */
 FERRUM_API const ferrum_candidate_t *ferrum_module_candidate(const ferrum_module_t *module);
+/** What the plugin's query filled in. Valid while the module is referenced. */
+FERRUM_API const ferrum_plugin_t *ferrum_module_plugin(const ferrum_module_t *module);
 /** The host table that its objects were (or are to be) opened with. */
 FERRUM_API const ferrum_host_t *ferrum_module_host(const ferrum_module_t *module);
 
