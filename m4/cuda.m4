@@ -2,7 +2,8 @@ dnl SPDX-License-Identifier: MIT
 
 dnl FERRUM_CUDA: nvcc, for the kernels of the cuda backend; and g++, for the tests that compile the
 dnl same kernels for the host. --with-cuda=auto (the default) builds the backend where nvcc 12.8 or
-dnl later is found on PATH, in CUDA_HOME, or in pip's nvidia packages; a PATH is a toolkit's directory.
+dnl later is found on PATH, in CUDA_HOME, or in pip's nvidia packages; a DIR is a toolkit's directory.
+dnl Call it after FERRUM_WARNINGS, to whose SANITIZE_ARGS it adds.
 AC_DEFUN([FERRUM_CUDA], [
   AC_ARG_WITH([cuda],
     [AS_HELP_STRING([--with-cuda=auto|yes|no|DIR],
@@ -11,6 +12,9 @@ AC_DEFUN([FERRUM_CUDA], [
   AC_ARG_VAR([NVCC], [CUDA compiler])
   AC_ARG_VAR([CUDA_HOME], [directory of a CUDA toolkit])
 
+  dnl `make check-san` configures again; it needs the same answer.
+  AS_IF([test "x$with_cuda" != xauto],
+    [SANITIZE_ARGS="$SANITIZE_ARGS --with-cuda=$with_cuda"])
   AS_IF([test "x$with_cuda" = xno], [NVCC=],
     [test "x$with_cuda" != xauto && test "x$with_cuda" != xyes],
     [AC_PATH_PROG([NVCC], [nvcc], [], [$with_cuda/bin])],

@@ -16,6 +16,7 @@ SH_LOG_COMPILER = $(SHELL)
 # Rules about the tree itself. They do not depend on how it is compiled, so once is enough.
 TREE_CHECKS = \
 	tests/checks/cppcheck.sh \
+	tests/checks/cuda-kernels.sh \
 	tests/checks/doc-density.sh \
 	tests/checks/env-table.sh \
 	tests/checks/format.sh \

@@ -122,41 +122,37 @@ static ferrum_status_t find_device(ferrum_device_t *device, ferrum_error_t *err)
     return FERRUM_OK;
 }
 
-/** Load every module and look up every kernel; the primary context is current. */
+/** Load the module and look up every kernel; the primary context is current. */
 static ferrum_status_t load_kernels(ferrum_device_t *device, ferrum_error_t *err)
 {
     enum {
         ANY,
         ACT
     };
-#define KERNEL(module, name, kind) {FERRUM_CUDA_MODULE_##module, #name, kind},
+#define KERNEL(file, name, kind) {#name, kind},
     static const struct {
-        ferrum_cuda_module_t module;
         const char *name;
         int kind;
     } kernels[] = {FERRUM_CUDA_KERNELS(KERNEL)};
 #undef KERNEL
     const ferrum_cuda_driver_t *driver = &device->driver;
 
-    for (size_t i = 0; i < FERRUM_CUDA_MODULE_COUNT; i++) {
-        const CUresult result =
-            driver->cuModuleLoadData(&device->modules[i], ferrum_cuda_images[i]);
-        if (ferrum_cuda_result_status(result) == FERRUM_UNSUPPORTED)
-            return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_NO_DRIVER,
-                               "the NVIDIA driver (for CUDA %d.%d) cannot load the kernels for "
-                               "compute capability %d.%d (%s): install a newer driver",
-                               driver->version / 1000, driver->version % 1000 / 10,
-                               device->capability / 10, device->capability % 10,
-                               ferrum_cuda_result_name(result));
-        FERRUM_TRY(ferrum_cuda_result_check(result, "cuModuleLoadData", err));
-    }
+    const CUresult loaded = driver->cuModuleLoadData(&device->module, ferrum_cuda_image);
+    if (ferrum_cuda_result_status(loaded) == FERRUM_UNSUPPORTED)
+        return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_NO_DRIVER,
+                           "the NVIDIA driver (for CUDA %d.%d) cannot load the kernels for "
+                           "compute capability %d.%d (%s): install a newer driver",
+                           driver->version / 1000, driver->version % 1000 / 10,
+                           device->capability / 10, device->capability % 10,
+                           ferrum_cuda_result_name(loaded));
+    FERRUM_TRY(ferrum_cuda_result_check(loaded, "cuModuleLoadData", err));
     for (size_t i = 0; i < FERRUM_CUDA_KERNEL_COUNT; i++) {
         char name[64];
         (void)snprintf(name, sizeof name, "ferrum_%s%s%s", kernels[i].name,
                        kernels[i].kind == ACT ? "_" : "",
                        kernels[i].kind == ACT ? ferrum_dtype_name(device->act) : "");
-        const CUresult result = driver->cuModuleGetFunction(
-            &device->functions[i], device->modules[kernels[i].module], name);
+        const CUresult result =
+            driver->cuModuleGetFunction(&device->functions[i], device->module, name);
         if (result != CUDA_SUCCESS)
             return ferrum_fail(err, FERRUM_INTERNAL, FERRUM_REASON_OTHER,
                                "kernel %s is not in the image: %s", name,
@@ -172,9 +168,8 @@ static void unload(ferrum_device_t *device)
 {
     if (device->primary) {
         ferrum_cuda_enter(device);
-        for (size_t i = 0; i < FERRUM_CUDA_MODULE_COUNT; i++)
-            if (device->modules[i])
-                (void)device->driver.cuModuleUnload(device->modules[i]);
+        if (device->module)
+            (void)device->driver.cuModuleUnload(device->module);
         ferrum_cuda_leave(device);
         (void)device->driver.cuDevicePrimaryCtxRelease(device->id);
     }

@@ -8,7 +8,7 @@
 
 #include "backends/cuda/check.h"
 
-/** One fatbin per module, by ferrum_cuda_module_t. */
-extern const void *const ferrum_cuda_images[FERRUM_CUDA_MODULE_COUNT];
+/** The fatbin with every kernel. */
+extern const unsigned char ferrum_cuda_image[] __attribute__((visibility("hidden")));
 
 #endif /* FERRUM_CUDA_DEVICE_H */

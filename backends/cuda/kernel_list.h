@@ -3,24 +3,15 @@
  * @file kernel_list.h
  * @brief The one list of what the embedded image has.
  *
- * A module is one kernels/cuda/<module>.cu, compiled to one fatbin; images.c embeds every module of
- * FERRUM_CUDA_MODULES, device_open loads them. A kernel X(module, ferrum_<name>[_<act>], name, ACT
- * or ANY) is looked up once per device: an ACT kernel exists twice, as ferrum_<name>_f16 and
- * ferrum_<name>_bf16, and a device uses the one of its activation dtype.
+ * All files of kernels/cuda together are one module, compiled to one fatbin that image.c embeds and
+ * device_open loads. A kernel X(file, name, ACT or ANY) is looked up once per device: an ACT kernel
+ * exists twice, as ferrum_<name>_f16 and ferrum_<name>_bf16, and a device uses the one of its
+ * activation dtype.
  */
 #ifndef FERRUM_CUDA_KERNEL_LIST_H
 #define FERRUM_CUDA_KERNEL_LIST_H
 
-/** X(module) */
-#define FERRUM_CUDA_MODULES(X)                                                                     \
-    X(attention)                                                                                   \
-    X(experts)                                                                                     \
-    X(gemm)                                                                                        \
-    X(moe)                                                                                         \
-    X(rows)                                                                                        \
-    X(qkv)
-
-/** X(module, name, ACT or ANY) */
+/** X(file, name, ACT or ANY) */
 #define FERRUM_CUDA_KERNELS(X)                                                                     \
     X(attention, attention, ACT)                                                                   \
     X(experts, product_1, ACT)                                                                     \
@@ -46,16 +37,11 @@
     X(rows, move, ANY)                                                                             \
     X(qkv, qkv_norm_rope, ACT)
 
-#define FERRUM_CUDA_KERNEL_ID(module, name, kind) FERRUM_CUDA_KERNEL_##name,
-#define FERRUM_CUDA_MODULE_ID(module) FERRUM_CUDA_MODULE_##module,
+#define FERRUM_CUDA_KERNEL_ID(file, name, kind) FERRUM_CUDA_KERNEL_##name,
 /** FERRUM_CUDA_KERNEL_<name>: what ferrum_cuda_launch takes. */
 typedef enum ferrum_cuda_kernel {
     FERRUM_CUDA_KERNELS(FERRUM_CUDA_KERNEL_ID) FERRUM_CUDA_KERNEL_COUNT
 } ferrum_cuda_kernel_t;
-typedef enum ferrum_cuda_module {
-    FERRUM_CUDA_MODULES(FERRUM_CUDA_MODULE_ID) FERRUM_CUDA_MODULE_COUNT
-} ferrum_cuda_module_t;
 #undef FERRUM_CUDA_KERNEL_ID
-#undef FERRUM_CUDA_MODULE_ID
 
 #endif /* FERRUM_CUDA_KERNEL_LIST_H */

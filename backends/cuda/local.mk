@@ -1,30 +1,47 @@
 # SPDX-License-Identifier: MIT
-# cuda.so: the host side and, embedded in it, one fatbin per file of kernels/cuda. It needs nvcc to
-# build and nothing of CUDA to load: the driver is found at run time.
+# cuda.so: the host side and, embedded in it, the kernels as one fatbin. It needs nvcc to build and
+# nothing of CUDA to load: the driver is found at run time.
 EXTRA_DIST += backends/cuda/README.md
 if FERRUM_CUDA
 pkglib_LTLIBRARIES += backends/cuda/cuda.la
 
-# Code for every generation from Ampere on; PTX lets the driver make the code for the others.
-NVCCFLAGS = -std=c++17 -O3 -I$(top_srcdir) \
-	-gencode arch=compute_80,code=sm_80 \
-	-gencode arch=compute_89,code=sm_89 \
-	-gencode arch=compute_90,code=sm_90 \
-	-gencode arch=compute_120,code=sm_120 \
-	-gencode arch=compute_80,code=compute_80
-.cu.fatbin:
-	$(AM_V_GEN)$(MKDIR_P) $(@D) && $(NVCC) $(NVCCFLAGS) -fatbin -o $@ $<
+# Code for every generation from Ampere on, and PTX from which a driver makes it for later ones. One
+# pass over the sources serves all but sm_90a, whose own instructions need a pass of their own.
+NVCCFLAGS = -std=c++17 -O3 --threads 2
+cuda_code = \
+	-gencode 'arch=compute_80,code=[sm_80,sm_89,sm_120,compute_80]' \
+	-gencode arch=compute_90a,code=sm_90a
 
-cuda_images = $(cuda_kernel_sources:.cu=.fatbin)
-$(cuda_images): $(cuda_kernel_headers) kernels/cuda/device.cuh kernels/cuda/device_ptx.cuh
-CLEANFILES += $(cuda_images)
+# All kernels are one module: one file that includes them, each in a namespace of its own. A sanitized
+# build runs on the emulated driver only, which has its own kernels: there the image is empty.
+if FERRUM_SANITIZED
+cuda_image_sources =
+else
+cuda_image_sources = $(cuda_kernel_sources)
+endif
+cuda_image = kernels/cuda/image.fatbin
+kernels/cuda/image.cu: kernels/cuda/local.mk $(cuda_kernel_sources)
+	$(AM_V_GEN)$(MKDIR_P) $(@D) && { \
+		for f in $(cuda_kernel_headers); do echo "#include \"$$f\""; done; \
+		for f in $(cuda_image_sources); do \
+			echo "namespace $$(basename $$f .cu)" && echo "{" && echo "#include \"$$f\"" && \
+			echo "}" && sed -n 's/^#define \([A-Za-z_0-9]*\).*/#undef \1/p' $(srcdir)/$$f; \
+		done; } >$@-t && mv $@-t $@
+
+# The log has what ptxas says about each kernel; tests/checks/cuda-kernels.sh reads it.
+$(cuda_image): kernels/cuda/image.cu $(cuda_kernel_sources) $(cuda_kernel_headers) \
+		kernels/cuda/device.cuh kernels/cuda/device_ptx.cuh
+	$(AM_V_GEN)$(NVCC) $(NVCCFLAGS) $(cuda_code) -I$(top_srcdir) -Xptxas -v -fatbin -o $@-t \
+		kernels/cuda/image.cu 2>$@.log || { cat $@.log >&2; exit 1; }; \
+	grep -v '^ptxas info\|bytes stack frame' $@.log >&2; mv $@-t $@
+CLEANFILES += $(cuda_image) $(cuda_image).log kernels/cuda/image.cu
 # Through a variable: automake takes a plain name for a rule that replaces its own.
-cuda_images_object = backends/cuda/cuda_la-images.lo
-$(cuda_images_object): $(cuda_images)
+cuda_image_object = backends/cuda/cuda_la-image.lo
+$(cuda_image_object): $(cuda_image)
 
 backends_cuda_cuda_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) \
 	-DFERRUM_CUDA_VERSION='"$(PACKAGE_VERSION)"' \
-	-DFERRUM_CUDA_IMAGE_DIR='"$(abs_top_builddir)/kernels/cuda"'
+	-DFERRUM_CUDA_IMAGE_FILE='"$(abs_top_builddir)/$(cuda_image)"'
 backends_cuda_cuda_la_SOURCES = \
 	backends/cuda/argmax.c \
 	backends/cuda/attention.c \
@@ -47,7 +64,7 @@ backends_cuda_cuda_la_SOURCES = \
 	backends/cuda/gemm.c \
 	backends/cuda/graph.c \
 	backends/cuda/half.h \
-	backends/cuda/images.c \
+	backends/cuda/image.c \
 	backends/cuda/kernel_list.h \
 	backends/cuda/kv.c \
 	backends/cuda/kv.h \

@@ -30,7 +30,7 @@ struct ferrum_device {
     int capability;     /**< 10*major + minor */
     int processors;     /**< multiprocessors */
     int shared_bytes;   /**< most dynamic shared memory of a block */
-    CUmodule modules[FERRUM_CUDA_MODULE_COUNT];
+    CUmodule module;    /**< all kernels */
     CUfunction functions[FERRUM_CUDA_KERNEL_COUNT];
 };
 

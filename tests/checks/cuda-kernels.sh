@@ -1,0 +1,97 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# What ptxas said about every kernel, for every GPU that has code in the image: nothing spilled, no
+# local memory, no static shared memory, few registers; and every kernel is there for all of them.
+# The image is small. And PTX is written in one header only.
+set -eu
+image=$FERRUM_TEST_BUILDDIR/kernels/cuda/image.fatbin
+[ -e "$image" ] || { echo "skipped: this build has no cuda backend (nvcc)"; exit 77; }
+bad=0
+
+for file in "$FERRUM_TEST_SRCDIR"/kernels/cuda/*; do
+    [ "${file##*/}" != device_ptx.cuh ] || continue
+    if sed 's|//.*||; s|/\*.*\*/||; /\/\*/,/\*\//d' "$file" | grep -nE '\basm\b|__asm'; then
+        echo "$file has PTX; it belongs in kernels/cuda/device_ptx.cuh"
+        bad=1
+    fi
+done
+
+bytes=$(wc -c <"$image")
+if [ "$bytes" -gt 12582912 ]; then
+    echo "the image has $bytes bytes, 12 MiB are the limit"
+    bad=1
+fi
+
+# So many registers leave room for three blocks of 128 threads on a multiprocessor. A kernel that
+# needs more, or local memory, is listed here with the reason, as "kernel registers local-bytes".
+exceptions='
+'
+list=$(sed -n 's/^    X([a-z0-9_]*, \([a-z0-9_]*\), \([A-Z]*\)).*/\1 \2/p' \
+    "$FERRUM_TEST_SRCDIR/backends/cuda/kernel_list.h" |
+    awk '{ if ($2 == "ANY") print "ferrum_" $1; else print "ferrum_" $1 "_f16\nferrum_" $1 "_bf16" }')
+awk -v exceptions="$exceptions" -v list="$list" '
+    function complain(what)
+    {
+        printf "%s for %s %s\n", kernel, arch, what
+        bad = 1
+    }
+    BEGIN {
+        for (n = split(exceptions, line, "\n"); n > 0; n--)
+            if (split(line[n], w, " ") == 3) {
+                registers[w[1]] = w[2]
+                local_bytes[w[1]] = w[3]
+            }
+        for (n = split("sm_80 sm_89 sm_90a sm_120", archs, " "); n > 0; n--)
+            for (i = split(list, names, "\n"); i > 0; i--)
+                wanted[names[i], archs[n]] = 1
+    }
+    /Compiling entry function/ {
+        gsub("\047", "")
+        for (i = 1; i < NF; i++) {
+            if ($i == "function")
+                kernel = $(i + 1)
+            if ($i == "for")
+                arch = $(i + 1)
+        }
+        delete wanted[kernel, arch]
+        seen++
+        next
+    }
+    /Function properties for/ {
+        if ($NF != kernel) { # two compilers wrote at once, or a function was not inlined
+            kernel = $NF
+            complain("has lines out of order: is it a function that was not inlined?")
+        }
+        next
+    }
+    /bytes stack frame/ {
+        checked++
+        if ($1 > local_bytes[kernel] + 0)
+            complain("uses " $1 " bytes of local memory")
+        if ($5 + $9 > 0)
+            complain("spills: " $0)
+    }
+    / Used [0-9]+ registers/ {
+        match($0, /Used [0-9]+/)
+        used = substr($0, RSTART + 5, RLENGTH - 5) + 0
+        most = kernel in registers ? registers[kernel] : 168
+        if (used > most)
+            complain("uses " used " registers, " most " are the limit")
+        if (match($0, /[0-9]+ bytes smem/))
+            complain("has static shared memory: " substr($0, RSTART, RLENGTH))
+    }
+    / bytes gmem/ && !/ 0 bytes gmem/ { complain("or another kernel has global variables: " $0) }
+    END {
+        for (key in wanted) {
+            split(key, w, SUBSEP)
+            printf "%s is not compiled for %s\n", w[1], w[2]
+            bad = 1
+        }
+        if (checked != seen) {
+            printf "%d kernels, %d of them with a line about spills: is this script right?\n", seen, checked
+            bad = 1
+        }
+        printf "%d kernels for 4 generations of GPUs\n", seen / 4
+        exit bad
+    }' "$image.log" || bad=1
+exit $bad
