@@ -18,7 +18,10 @@ kernels_libferrum_kernels_scalar_la_SOURCES = \
 	kernels/scalar/matmul_blocks_scalar.c \
 	kernels/scalar/matmul_gptq_scalar.c \
 	kernels/packed.h \
+	kernels/scalar/packed_kinds.c \
 	kernels/scalar/packed_scalar.c \
+	kernels/scalar/packed_scalar.h \
+	kernels/scalar/packed_unpack_scalar.c \
 	kernels/scalar/set_scalar.c \
 	kernels/scalar/vector_scalar.c
 
@@ -63,7 +66,8 @@ kernels_libferrum_kernels_avx512vnni_la_SOURCES = \
 	kernels/x86/packed_avx512vnni.c \
 	kernels/x86/packed_avx512vnni.h \
 	kernels/x86/quantise_avx512vnni.c \
-	kernels/x86/set_avx512vnni.c
+	kernels/x86/set_avx512vnni.c \
+	kernels/x86/unpack_avx512vnni.c
 
 kernels_libferrum_kernels_la_CPPFLAGS += -DFERRUM_HAVE_X86
 kernels_libferrum_kernels_la_SOURCES += kernels/x86/cpu_features_x86.c

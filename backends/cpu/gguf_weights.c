@@ -52,32 +52,31 @@ bool ferrum_cpu_packs_blocks(const ferrum_device_t *device, ferrum_weight_format
                              uint32_t n, uint32_t k)
 {
     ferrum_packed_matrix_t shape;
-    return device->packed && ferrum_packed_shape(ferrum_packed_kind_of(format), n, k, 0, &shape);
+    return device->packed &&
+           ferrum_packed_shape(ferrum_packed_kind_of(format), n, k, 0, FERRUM_DTYPE_F32, &shape);
 }
 
 /** Panels of all experts in one block of memory. */
 static ferrum_status_t pack_experts(const ferrum_device_t *device,
                                     const ferrum_gguf_weights_t *source,
-                                    ferrum_packed_precision_t precision,
+                                    const ferrum_cpu_loading_t *loading,
                                     ferrum_cpu_weights_t *weights, ferrum_error_t *err)
 {
     ferrum_packed_matrix_t shape;
 
     (void)ferrum_packed_shape(ferrum_packed_kind_of(source->format), weights->n, weights->k, 0,
-                              &shape);
+                              FERRUM_DTYPE_F32, &shape);
     const size_t panels = weights->n / FERRUM_PANEL_ROWS;
     const size_t row_bytes = (size_t)(source->bytes / source->experts / source->rows);
-    FERRUM_TRY(ferrum_cpu_alloc(device,
-                                ferrum_cpu_mul3(weights->experts, panels, shape.panel_bytes),
-                                "packed weights", &weights->data, err));
+    uint8_t *next;
+    FERRUM_TRY(ferrum_cpu_weights_place(device, loading, weights, &shape, &next, err));
     const uint8_t *rows = source->data;
-    uint8_t *next = weights->data.ptr;
-    weights->precision = precision;
+    weights->common_perm = true;
     for (uint32_t e = 0; e < weights->experts; e++) {
         weights->matrices[e].packed = shape;
         weights->matrices[e].packed.panels = next;
-        weights->matrices[e].precision = precision;
-        for (size_t p = 0; p < panels; p++, next += shape.panel_bytes) {
+        weights->matrices[e].precision = loading->precision;
+        for (size_t p = 0; p < panels; p++, next += shape.panel_stride) {
             ferrum_pack_blocks(&shape, rows, row_bytes, next);
             rows += FERRUM_PANEL_ROWS * row_bytes;
         }
@@ -109,7 +108,7 @@ static ferrum_status_t keep_experts(const ferrum_device_t *device,
 
 ferrum_status_t ferrum_cpu_weights_from_gguf(const ferrum_device_t *device,
                                              const ferrum_gguf_weights_t *source,
-                                             ferrum_packed_precision_t precision,
+                                             const ferrum_cpu_loading_t *loading,
                                              ferrum_cpu_weights_t *out_weights, ferrum_error_t *err)
 {
     FERRUM_TRY(check_source(device, source, err));
@@ -118,11 +117,11 @@ ferrum_status_t ferrum_cpu_weights_from_gguf(const ferrum_device_t *device,
                                     .k = source->cols,
                                     .format = source->format,
                                     .source_bytes = source->bytes};
-    const bool packs =
-        precision && ferrum_cpu_packs_blocks(device, source->format, source->rows, source->cols);
+    const bool packs = loading->precision &&
+                       ferrum_cpu_packs_blocks(device, source->format, source->rows, source->cols);
 
     FERRUM_TRY(ferrum_cpu_weights_new_matrices(device, &weights, err));
-    const ferrum_status_t status = packs ? pack_experts(device, source, precision, &weights, err)
+    const ferrum_status_t status = packs ? pack_experts(device, source, loading, &weights, err)
                                          : keep_experts(device, source, &weights, err);
     if (status != FERRUM_OK) {
         ferrum_cpu_weights_free(device, &weights);

@@ -82,6 +82,15 @@ static bool fits_panels(const ferrum_gptq_t *source, uint32_t *counts)
     return true;
 }
 
+/** Type of the panels' scales: the sources' own, or f32 where they differ. */
+static ferrum_dtype_t scales_dtype(const ferrum_gptq_t *const *sources, uint32_t count)
+{
+    for (uint32_t e = 1; e < count; e++)
+        if (sources[e]->scales_dtype != sources[0]->scales_dtype)
+            return FERRUM_DTYPE_F32;
+    return sources[0]->scales_dtype;
+}
+
 /** Shape of the panels, or false when these matrices are not packed. */
 static bool packed_shape(const ferrum_device_t *device, const ferrum_gptq_t *const *sources,
                          const ferrum_cpu_weights_t *weights, ferrum_packed_precision_t precision,
@@ -90,7 +99,8 @@ static bool packed_shape(const ferrum_device_t *device, const ferrum_gptq_t *con
     const uint32_t group = sources[0]->group_size ? sources[0]->group_size : weights->k;
     if (!precision || !device->packed ||
         !ferrum_packed_shape(weights->bits == 4 ? FERRUM_PACKED_GPTQ4 : FERRUM_PACKED_GPTQ8,
-                             weights->n, weights->k, group, out_shape))
+                             weights->n, weights->k, group, scales_dtype(sources, weights->experts),
+                             out_shape))
         return false;
     for (uint32_t e = 0; e < weights->experts; e++)
         if (!fits_panels(sources[e], counts))
@@ -100,13 +110,11 @@ static bool packed_shape(const ferrum_device_t *device, const ferrum_gptq_t *con
 
 /** One matrix at a time is brought into the kernels' common form in @p staging, then packed. */
 static void pack_matrices(const ferrum_gptq_t *const *sources, const ferrum_packed_matrix_t *shape,
-                          ferrum_packed_precision_t precision, void *staging,
-                          ferrum_cpu_weights_t *weights)
+                          void *staging, uint8_t *next, ferrum_cpu_weights_t *weights)
 {
-    uint8_t *next = weights->data.ptr;
     uint32_t *perms = weights->perms.ptr;
 
-    weights->precision = precision;
+    weights->common_perm = true;
     for (uint32_t e = 0; e < weights->experts; e++) {
         const ferrum_cpu_gptq_layout_t layout = ferrum_cpu_gptq_layout(sources[e]);
         ferrum_cpu_matrix_t *matrix = &weights->matrices[e];
@@ -115,26 +123,32 @@ static void pack_matrices(const ferrum_gptq_t *const *sources, const ferrum_pack
         ferrum_cpu_gptq_fill(sources[e], &layout, staging, &common, &perm);
         matrix->packed = *shape;
         matrix->packed.panels = next;
-        matrix->precision = precision;
+        matrix->precision = weights->precision;
+        const void *scales = sources[e]->scales_dtype == shape->scale_dtype
+                                 ? (const void *)sources[e]->scales
+                                 : common.scales;
         for (uint32_t col = 0; col < weights->n; col += FERRUM_PANEL_ROWS) {
-            ferrum_pack_gptq(shape, common.qweight, common.scales, common.zeros, weights->n, col,
-                             next);
-            next += shape->panel_bytes;
+            ferrum_pack_gptq(shape, common.qweight, scales, common.zeros, weights->n, col, next);
+            next += shape->panel_stride;
         }
         if (perm) {
             matrix->perm = memcpy(perms + (size_t)e * weights->k, perm, weights->k * sizeof *perm);
             weights->permuted = true;
         }
+        const uint32_t *first = weights->matrices[0].perm;
+        weights->common_perm = weights->common_perm && !first == !perm &&
+                               (!perm || memcmp(first, perm, weights->k * sizeof *perm) == 0);
     }
 }
 
 static ferrum_status_t load_packed(const ferrum_device_t *device,
                                    const ferrum_gptq_t *const *sources,
-                                   const ferrum_packed_matrix_t *shape,
-                                   ferrum_packed_precision_t precision,
+                                   ferrum_packed_matrix_t *shape,
+                                   const ferrum_cpu_loading_t *loading,
                                    ferrum_cpu_weights_t *weights, ferrum_error_t *err)
 {
     ferrum_cpu_memory_t staging;
+    uint8_t *first;
     uint64_t staging_bytes = 0;
     bool permuted = false;
 
@@ -148,18 +162,15 @@ static ferrum_status_t load_packed(const ferrum_device_t *device,
         FERRUM_TRY(ferrum_cpu_alloc(device,
                                     ferrum_cpu_mul3(weights->experts, weights->k, sizeof(uint32_t)),
                                     "act-order permutations", &weights->perms, err));
-    FERRUM_TRY(ferrum_cpu_alloc(
-        device,
-        ferrum_cpu_mul3(weights->experts, weights->n / FERRUM_PANEL_ROWS, shape->panel_bytes),
-        "packed weights", &weights->data, err));
+    FERRUM_TRY(ferrum_cpu_weights_place(device, loading, weights, shape, &first, err));
     FERRUM_TRY(ferrum_cpu_alloc(device, staging_bytes, "packing", &staging, err));
-    pack_matrices(sources, shape, precision, staging.ptr, weights);
+    pack_matrices(sources, shape, staging.ptr, first, weights);
     ferrum_cpu_free(device, &staging);
     return load_biases(device, sources, weights, err);
 }
 
 static ferrum_status_t load_all(const ferrum_device_t *device, const ferrum_gptq_t *const *sources,
-                                ferrum_packed_precision_t precision, ferrum_cpu_weights_t *weights,
+                                const ferrum_cpu_loading_t *loading, ferrum_cpu_weights_t *weights,
                                 ferrum_error_t *err)
 {
     ferrum_packed_matrix_t shape;
@@ -169,10 +180,11 @@ static ferrum_status_t load_all(const ferrum_device_t *device, const ferrum_gptq
     FERRUM_TRY(ferrum_cpu_weights_new_matrices(device, weights, err));
     FERRUM_TRY(ferrum_cpu_alloc(device, ferrum_cpu_mul(weights->k, sizeof(uint32_t)), "checks",
                                 &counts, err));
-    const bool packs = packed_shape(device, sources, weights, precision, counts.ptr, &shape);
+    const bool packs =
+        packed_shape(device, sources, weights, loading->precision, counts.ptr, &shape);
     ferrum_cpu_free(device, &counts);
     if (packs)
-        return load_packed(device, sources, &shape, precision, weights, err);
+        return load_packed(device, sources, &shape, loading, weights, err);
     for (uint32_t e = 0; e < weights->experts; e++) {
         const ferrum_cpu_gptq_layout_t layout = ferrum_cpu_gptq_layout(sources[e]);
         bytes = ferrum_cpu_add(bytes, ferrum_cpu_gptq_layout_bytes(&layout));
@@ -192,13 +204,13 @@ static ferrum_status_t load_all(const ferrum_device_t *device, const ferrum_gptq
 
 ferrum_status_t ferrum_cpu_weights_from_gptq(const ferrum_device_t *device,
                                              const ferrum_gptq_t *const *sources, uint32_t count,
-                                             ferrum_packed_precision_t precision,
+                                             const ferrum_cpu_loading_t *loading,
                                              ferrum_cpu_weights_t *out_weights, ferrum_error_t *err)
 {
     ferrum_cpu_weights_t weights;
 
     FERRUM_TRY(check_all(sources, count, &weights, err));
-    const ferrum_status_t status = load_all(device, sources, precision, &weights, err);
+    const ferrum_status_t status = load_all(device, sources, loading, &weights, err);
     if (status != FERRUM_OK) {
         ferrum_cpu_weights_free(device, &weights);
         return status;

@@ -15,6 +15,41 @@ ferrum_status_t ferrum_cpu_weights_new_matrices(const ferrum_device_t *device,
     return FERRUM_OK;
 }
 
+/** Whether panels of @p shape fit in the places that @p room leaves. */
+static bool fits_room(const ferrum_cpu_weights_t *room, uint32_t experts,
+                      const ferrum_packed_matrix_t *shape)
+{
+    if (!room || room->experts != experts)
+        return false;
+    const ferrum_packed_matrix_t *other = &room->matrices[0].packed;
+    return other->kind == shape->kind && other->n == shape->n && other->k == shape->k &&
+           other->unit == shape->unit && other->unit_bytes == shape->unit_bytes &&
+           other->panel_stride == 2 * shape->panel_bytes;
+}
+
+ferrum_status_t ferrum_cpu_weights_place(const ferrum_device_t *device,
+                                         const ferrum_cpu_loading_t *loading,
+                                         ferrum_cpu_weights_t *weights,
+                                         ferrum_packed_matrix_t *shape, uint8_t **out_first,
+                                         ferrum_error_t *err)
+{
+    const bool fits = fits_room(loading->room, weights->experts, shape);
+
+    weights->precision = loading->precision;
+    if (loading->leaves_room || fits)
+        shape->panel_stride = 2 * shape->panel_bytes;
+    if (fits) {
+        *out_first = (uint8_t *)loading->room->data.ptr + shape->panel_bytes;
+        return FERRUM_OK;
+    }
+    FERRUM_TRY(ferrum_cpu_alloc(
+        device,
+        ferrum_cpu_mul3(weights->experts, weights->n / FERRUM_PANEL_ROWS, shape->panel_stride),
+        "packed weights", &weights->data, err));
+    *out_first = weights->data.ptr;
+    return FERRUM_OK;
+}
+
 ferrum_status_t ferrum_cpu_weights_set_bias(const ferrum_device_t *device,
                                             ferrum_cpu_weights_t *weights, const float *bias,
                                             ferrum_error_t *err)
@@ -63,7 +98,7 @@ void ferrum_cpu_matrix_product(const ferrum_device_t *device, const ferrum_cpu_m
     const size_t ldx = x_stride / sizeof(float);
     if (matrix->packed.kind != FERRUM_PACKED_NONE)
         device->packed->product(&matrix->packed, matrix->precision, matrix->first_row + row, rows,
-                                x, x_stride, tokens, y, ldy);
+                                x, x_stride, NULL, tokens, y, ldy);
     else if (matrix->matmul)
         matrix->matmul(matrix->rows + row * matrix->row_bytes, matrix->row_bytes, rows, matrix->k,
                        x, ldx, tokens, y, ldy);

@@ -1,9 +1,27 @@
 /* SPDX-License-Identifier: MIT */
-/** @file packed_avx512vnni.h  @brief The two halves of the AVX-512 VNNI packed kernels. */
+/** @file packed_avx512vnni.h  @brief The parts of the AVX-512 VNNI packed kernels. */
 #ifndef FERRUM_KERNELS_PACKED_AVX512VNNI_H
 #define FERRUM_KERNELS_PACKED_AVX512VNNI_H
 
 #include "kernels/packed.h"
+
+/**
+ * 256 values of sixteen rows, ready to be multiplied. FAST: per group 8 vectors of bytes v + offset
+ * (four values of every row), a scale per group or half. ACCURATE: per group 16 vectors of int16
+ * s * v (two values of every row), a scale per fold. Minima per group or half.
+ */
+typedef struct ferrum_unpacked {
+    _Alignas(64) uint8_t code[FERRUM_PACKED_BLOCK * FERRUM_PANEL_ROWS * 2];
+    _Alignas(64) float scale[FERRUM_PACKED_HALVES][FERRUM_PANEL_ROWS];
+    _Alignas(64) float min[FERRUM_PACKED_HALVES][FERRUM_PANEL_ROWS];
+} ferrum_unpacked_t;
+
+/** Unpack @p groups groups from group number @p first of a row on. */
+typedef void ferrum_unpack_fn(const ferrum_packed_matrix_t *matrix, const uint8_t *panel,
+                              uint32_t first, uint32_t groups, ferrum_unpacked_t *out);
+
+/** Unpackers by kind, FAST and ACCURATE. */
+extern ferrum_unpack_fn *const ferrum_unpack_avx512vnni[FERRUM_PACKED_KINDS][2];
 
 ferrum_packed_quantise_fn ferrum_packed_quantise_avx512vnni;
 ferrum_packed_product_fn ferrum_packed_product_avx512vnni;

@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Panels of every kind to codes that can be multiplied (see ferrum_unpacked_t). Per kind there is a
+ * routine that makes eight vectors of unsigned bytes v + offset out of a group, and one that makes
+ * scales and minima out of a unit; what the two precisions do with them is common.
+ */
+#include "kernels/x86/packed_avx512vnni.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+enum {
+    ROWS = FERRUM_PANEL_ROWS,
+    GROUP = FERRUM_PACKED_GROUP,
+    VECTOR = 64,
+    STEPS = 8,
+    PREFETCH_BYTES = 4096 /* about the latency of memory at the rate of one thread */
+};
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+
+/** Scales of the groups of a unit, sixteen rows each. Group g (half h) has `d * s` with integer s:
+ *  d[0] and s[g] (s[2g+h]) of a k-quant; other kinds have d[g], and no s. */
+typedef struct scales {
+    __m512 d;
+    _Alignas(64) int8_t s[FERRUM_PACKED_HALVES][ROWS];
+    _Alignas(64) uint8_t m[FERRUM_PACKED_HALVES][ROWS];
+} scales_t;
+
+INLINE __m512i vector(const uint8_t *p, uint32_t index)
+{
+    return _mm512_loadu_si512(p + (size_t)index * VECTOR);
+}
+
+INLINE __m512i low_nibbles(__m512i v)
+{
+    return _mm512_and_si512(v, _mm512_set1_epi8(15));
+}
+
+INLINE __m512i high_nibbles(__m512i v)
+{
+    return low_nibbles(_mm512_srli_epi16(v, 4));
+}
+
+INLINE __m512 halves_at(const uint8_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p));
+}
+
+INLINE __m512 bytes_f32(const void *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
+}
+
+/** Adds @p value to the bytes of @p codes whose byte in @p bits has a bit of @p mask. */
+INLINE __m512i add_bit(__m512i codes, __m512i bits, int mask, int value)
+{
+    const __mmask64 set = _mm512_test_epi8_mask(bits, _mm512_set1_epi8((char)mask));
+    return _mm512_mask_add_epi8(codes, set, codes, _mm512_set1_epi8((char)value));
+}
+
+/** Nibbles of a group: values 0..15 low, 16..31 high. */
+INLINE void nibble_codes(const uint8_t *u, __m512i code[STEPS])
+{
+    UNROLL for (uint32_t v = 0; v < 4; v++)
+    {
+        code[v] = low_nibbles(vector(u, v));
+        code[v + 4] = high_nibbles(vector(u, v));
+    }
+}
+
+/** Bit i of each lane's word becomes bit 4 of value i. */
+INLINE void add_fifth_bits(const uint8_t *u, __m512i code[STEPS])
+{
+    const __m512i bits = vector(u, 0);
+    const __m512i one = _mm512_set1_epi32(0x08040201);
+    UNROLL for (int v = 0; v < STEPS; v++)
+    {
+        const __m512i pick = _mm512_set4_epi32((12 + v / 2) * 0x01010101, (8 + v / 2) * 0x01010101,
+                                               (4 + v / 2) * 0x01010101, v / 2 * 0x01010101);
+        const __mmask64 set = _mm512_test_epi8_mask(_mm512_shuffle_epi8(bits, pick),
+                                                    v % 2 ? _mm512_slli_epi32(one, 4) : one);
+        code[v] = _mm512_mask_add_epi8(code[v], set, code[v], _mm512_set1_epi8(16));
+    }
+}
+
+INLINE void look_up(__m128i levels, __m512i code[STEPS])
+{
+    const __m512i table = _mm512_broadcast_i32x4(levels);
+    UNROLL for (int v = 0; v < STEPS; v++) code[v] = _mm512_shuffle_epi8(table, code[v]);
+}
+
+/** Bytes v + offset of group g of a unit. */
+INLINE void unpack_codes(ferrum_packed_kind_t kind, const uint8_t *u, uint32_t g, __m512i zero,
+                         __m512i code[STEPS])
+{
+    const __m512i three = _mm512_set1_epi8(3);
+    const __m128i iq4 =
+        _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, (char)129, (char)141, (char)153, (char)166,
+                      (char)181, (char)197, (char)217, (char)241);
+    const __m128i mxfp4 = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
+    const __m128i shift = _mm_cvtsi32_si128((int)(g % 4 * 2));
+    switch (kind) {
+    case FERRUM_PACKED_Q5_0:
+    case FERRUM_PACKED_Q5_1:
+        nibble_codes(u, code);
+        add_fifth_bits(u + 4 * VECTOR, code);
+        break;
+    case FERRUM_PACKED_IQ4_NL:
+        nibble_codes(u, code);
+        look_up(iq4, code);
+        break;
+    case FERRUM_PACKED_IQ4_XS:
+        nibble_codes(u + (size_t)g * 4 * VECTOR, code);
+        look_up(iq4, code);
+        break;
+    case FERRUM_PACKED_MXFP4:
+        nibble_codes(u, code);
+        look_up(mxfp4, code);
+        break;
+    case FERRUM_PACKED_Q8_0:
+        UNROLL for (uint32_t v = 0; v < STEPS; v++) code[v] =
+            _mm512_xor_si512(vector(u, v), _mm512_set1_epi8(-128));
+        break;
+    case FERRUM_PACKED_GPTQ8:
+        UNROLL for (uint32_t v = 0; v < STEPS; v++) code[v] = vector(u, g * STEPS + v);
+        break;
+    case FERRUM_PACKED_GPTQ4: /* zero: 16 less the zero point */
+        UNROLL for (uint32_t v = 0; v < 4; v++)
+        {
+            code[2 * v] = _mm512_add_epi8(low_nibbles(vector(u, g * 4 + v)), zero);
+            code[2 * v + 1] = _mm512_add_epi8(high_nibbles(vector(u, g * 4 + v)), zero);
+        }
+        break;
+    case FERRUM_PACKED_Q4_K:
+    case FERRUM_PACKED_Q5_K:
+        UNROLL for (uint32_t v = 0; v < STEPS; v++)
+        {
+            const __m512i both = vector(u, g / 2 * STEPS + v);
+            code[v] = g % 2 ? high_nibbles(both) : low_nibbles(both);
+            if (kind == FERRUM_PACKED_Q5_K)
+                code[v] = add_bit(code[v], vector(u, 32 + v), 1 << g, 16);
+        }
+        break;
+    case FERRUM_PACKED_Q6_K:
+        UNROLL for (uint32_t v = 0; v < STEPS; v++)
+        {
+            const __m512i low = vector(u, g / 4 * 16 + g % 2 * STEPS + v);
+            const __m512i high = _mm512_srl_epi16(vector(u, 32 + g / 4 * STEPS + v), shift);
+            code[v] = _mm512_or_si512(g % 4 < 2 ? low_nibbles(low) : high_nibbles(low),
+                                      _mm512_slli_epi16(_mm512_and_si512(high, three), 4));
+        }
+        break;
+    default: /* Q2_K, Q3_K */
+        UNROLL for (uint32_t v = 0; v < STEPS; v++)
+        {
+            code[v] =
+                _mm512_and_si512(_mm512_srl_epi16(vector(u, g / 4 * STEPS + v), shift), three);
+            if (kind == FERRUM_PACKED_Q3_K)
+                code[v] = add_bit(code[v], vector(u, 16 + v), 1 << g, 4);
+        }
+        break;
+    case FERRUM_PACKED_Q4_0:
+    case FERRUM_PACKED_Q4_1:
+        nibble_codes(u, code);
+    }
+}
+
+/** The twelve scale bytes of Q4_K and Q5_K: 6-bit scales and minima. */
+INLINE void unpack_scale_min(const uint8_t *p, scales_t *out)
+{
+    const __m512i a = vector(p, 0), b = vector(p, 1), c = vector(p, 2);
+    const __m512i six = _mm512_set1_epi8(63), top = _mm512_set1_epi8(0x30);
+    _mm512_store_si512(out->s[0], _mm512_and_si512(a, six));
+    _mm512_store_si512(out->m[0], _mm512_and_si512(b, six));
+    _mm512_store_si512(
+        out->s[4], _mm512_or_si512(low_nibbles(c), _mm512_and_si512(_mm512_srli_epi16(a, 2), top)));
+    _mm512_store_si512(out->m[4], _mm512_or_si512(high_nibbles(c),
+                                                  _mm512_and_si512(_mm512_srli_epi16(b, 2), top)));
+}
+
+/** The twelve scale bytes of Q3_K. */
+INLINE void unpack_q3_scales(const uint8_t *p, scales_t *out)
+{
+    const __m512i top = vector(p, 2), two = _mm512_set1_epi8(0x30);
+    UNROLL for (uint32_t j = 0; j < 4; j++)
+    {
+        const __m512i both = vector(p, j % 2);
+        const __m512i low = j < 2 ? low_nibbles(both) : high_nibbles(both);
+        const __m512i high = j < 2 ? _mm512_sll_epi16(top, _mm_cvtsi32_si128(4 - 2 * (int)j))
+                                   : _mm512_srl_epi16(top, _mm_cvtsi32_si128(2 * (int)j - 4));
+        _mm512_store_si512(out->s[4 * j],
+                           _mm512_sub_epi8(_mm512_or_si512(low, _mm512_and_si512(high, two)),
+                                           _mm512_set1_epi8(32)));
+    }
+}
+
+/** d and integer scales (and minima) of a unit of a k-quant. Returns dmin, if the kind has one. */
+INLINE __m512 unpack_k_scales(ferrum_packed_kind_t kind, const uint8_t *u, scales_t *out)
+{
+    const uint8_t *p = u + (kind == FERRUM_PACKED_Q2_K   ? 16
+                            : kind == FERRUM_PACKED_Q3_K ? 24
+                            : kind == FERRUM_PACKED_Q4_K ? 32
+                            : kind == FERRUM_PACKED_Q5_K ? 40
+                                                         : 48) *
+                               VECTOR;
+    if (kind == FERRUM_PACKED_Q3_K) {
+        unpack_q3_scales(p, out);
+    } else if (kind == FERRUM_PACKED_Q6_K) {
+        memcpy(out->s, p, sizeof out->s);
+    } else if (kind == FERRUM_PACKED_Q2_K) {
+        UNROLL for (uint32_t j = 0; j < 4; j++)
+        {
+            _mm512_store_si512(out->s[4 * j], low_nibbles(vector(p, j)));
+            _mm512_store_si512(out->m[4 * j], high_nibbles(vector(p, j)));
+        }
+    } else {
+        unpack_scale_min(p, out);
+    }
+    p += (kind == FERRUM_PACKED_Q2_K || kind == FERRUM_PACKED_Q6_K ? 16 : 12) * ROWS;
+    out->d = halves_at(p);
+    return kind == FERRUM_PACKED_Q3_K || kind == FERRUM_PACKED_Q6_K ? _mm512_setzero_ps()
+                                                                    : halves_at(p + 2 * ROWS);
+}
+
+INLINE __m512 e8m0_half(const uint8_t *p)
+{
+    const __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p));
+    const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+    const __m512i subnormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
+    const __mmask16 small = _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2));
+    return _mm512_castsi512_ps(_mm512_mask_blend_epi32(small, normal, subnormal));
+}
+
+/** Scale of a group of a kind without integer scales; the minimum where there is one. */
+INLINE __m512 unpack_scale(const ferrum_packed_matrix_t *m, ferrum_packed_kind_t kind,
+                           const uint8_t *u, uint32_t g, __m512 *out_min, __m512i *out_zero)
+{
+    const bool five = kind == FERRUM_PACKED_Q5_0 || kind == FERRUM_PACKED_Q5_1;
+    if (kind == FERRUM_PACKED_GPTQ4 || kind == FERRUM_PACKED_GPTQ8) {
+        const uint8_t *p = u + (size_t)m->unit / (kind == FERRUM_PACKED_GPTQ4 ? 8 : 4) * VECTOR;
+        const bool wide = m->scale_dtype == FERRUM_DTYPE_F32;
+        const __m512i zero = _mm512_cvtepu8_epi32(
+            _mm_loadu_si128((const void *)(p + (size_t)(wide ? 4 : 2) * ROWS)));
+        const __m512 scale =
+            wide ? _mm512_loadu_ps((const void *)p)
+            : m->scale_dtype == FERRUM_DTYPE_F16
+                ? halves_at(p)
+                : _mm512_castsi512_ps(_mm512_slli_epi32(
+                      _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p)), 16));
+        const __m512i spread = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
+        *out_zero = _mm512_sub_epi8(_mm512_set1_epi8(16), _mm512_shuffle_epi8(zero, spread));
+        *out_min = _mm512_mul_ps(
+            scale, _mm512_cvtepi32_ps(_mm512_sub_epi32(zero, _mm512_set1_epi32(128))));
+        return scale;
+    }
+    if (kind == FERRUM_PACKED_IQ4_XS) {
+        const uint8_t *p = u + 32 * VECTOR;
+        const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(p + 32)));
+        const __m512i low =
+            _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(p + 64 + g / 2 * ROWS)));
+        const __m512i top = _mm512_and_si512(
+            _mm512_srl_epi32(high, _mm_cvtsi32_si128((int)(2 * g))), _mm512_set1_epi32(3));
+        const __m512i bottom =
+            low_nibbles(_mm512_srl_epi32(low, _mm_cvtsi32_si128((int)(g % 2 * 4))));
+        const __m512i s = _mm512_or_si512(_mm512_and_si512(bottom, _mm512_set1_epi32(15)),
+                                          _mm512_slli_epi32(top, 4));
+        return _mm512_mul_ps(halves_at(p),
+                             _mm512_cvtepi32_ps(_mm512_sub_epi32(s, _mm512_set1_epi32(32))));
+    }
+    u += (kind == FERRUM_PACKED_Q8_0 ? 8 : five ? 5 : 4) * VECTOR;
+    if (kind == FERRUM_PACKED_MXFP4)
+        return e8m0_half(u);
+    if (kind == FERRUM_PACKED_Q4_1 || kind == FERRUM_PACKED_Q5_1)
+        *out_min = _mm512_sub_ps(_mm512_set1_ps(-0.0F), halves_at(u + 2 * ROWS));
+    return halves_at(u);
+}
+
+INLINE int offset_of(ferrum_packed_kind_t kind)
+{
+    switch (kind) {
+    case FERRUM_PACKED_Q4_1:
+    case FERRUM_PACKED_Q5_1:
+    case FERRUM_PACKED_Q2_K:
+        return 0;
+    case FERRUM_PACKED_Q3_K:
+        return 4;
+    case FERRUM_PACKED_Q4_0:
+    case FERRUM_PACKED_Q4_K:
+        return 8;
+    case FERRUM_PACKED_MXFP4:
+        return 12;
+    case FERRUM_PACKED_Q5_0:
+    case FERRUM_PACKED_Q5_K:
+    case FERRUM_PACKED_GPTQ4:
+        return 16;
+    case FERRUM_PACKED_Q6_K:
+        return 32;
+    default:
+        return 128;
+    }
+}
+
+/** An integer scale of each row in both halves of its lane. */
+INLINE __m512i words(const int8_t *s)
+{
+    const __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)s));
+    return _mm512_mask_blend_epi16(0xaaaaaaaau, wide, _mm512_slli_epi32(wide, 16));
+}
+
+/** Stores a group for either precision; @p s: integer scales of its halves, or NULL. */
+INLINE void store_group(ferrum_packed_precision_t precision, int offset, const __m512i *s,
+                        const __m512i code[STEPS], uint32_t g, ferrum_unpacked_t *out)
+{
+    const __m512i less = _mm512_set1_epi16((short)offset);
+    if (precision == FERRUM_PACKED_FAST) {
+        UNROLL for (uint32_t v = 0; v < STEPS; v++)
+            _mm512_store_si512(out->code + (size_t)(g * STEPS + v) * VECTOR, code[v]);
+        return;
+    }
+    UNROLL for (uint32_t v = 0; v < STEPS; v++)
+    {
+        __m512i even = _mm512_and_si512(code[v], _mm512_set1_epi16(255));
+        __m512i odd = _mm512_srli_epi16(code[v], 8);
+        if (offset) {
+            even = _mm512_sub_epi16(even, less);
+            odd = _mm512_sub_epi16(odd, less);
+        }
+        if (s) {
+            even = _mm512_mullo_epi16(even, s[v / 4]);
+            odd = _mm512_mullo_epi16(odd, s[v / 4]);
+        }
+        _mm512_store_si512(out->code + (size_t)(g * STEPS + v) * 2 * VECTOR, even);
+        _mm512_store_si512(out->code + (size_t)(g * STEPS + v) * 2 * VECTOR + VECTOR, odd);
+    }
+}
+
+INLINE void unpack_k_block(const uint8_t *u, ferrum_packed_kind_t kind, uint32_t fold,
+                           ferrum_packed_precision_t precision, ferrum_unpacked_t *out)
+{
+    const bool halves = kind != FERRUM_PACKED_Q4_K && kind != FERRUM_PACKED_Q5_K;
+    const bool minima = kind != FERRUM_PACKED_Q3_K && kind != FERRUM_PACKED_Q6_K;
+    const int offset = offset_of(kind);
+    scales_t scales;
+    const __m512 dmin = unpack_k_scales(kind, u, &scales);
+    for (uint32_t i = 0; i < (halves ? 16 : 8); i++) {
+        const __m512 scale = _mm512_mul_ps(scales.d, bytes_f32(scales.s[i]));
+        if (precision == FERRUM_PACKED_FAST)
+            _mm512_store_ps(out->scale[i], scale);
+        else if (i < FERRUM_PACKED_GROUPS / fold)
+            _mm512_store_ps(out->scale[i], scales.d);
+        if (minima)
+            _mm512_store_ps(out->min[i],
+                            _mm512_sub_ps(_mm512_mul_ps(dmin, bytes_f32(scales.m[i])),
+                                          _mm512_mul_ps(scale, _mm512_set1_ps((float)offset))));
+    }
+    UNROLL for (uint32_t g = 0; g < FERRUM_PACKED_GROUPS; g++)
+    {
+        __m512i code[STEPS];
+        unpack_codes(kind, u, g, _mm512_setzero_si512(), code);
+        const __m512i s[2] = {words(scales.s[halves ? 2 * g : g]),
+                              words(scales.s[halves ? 2 * g + 1 : g])};
+        store_group(precision, offset, s, code, g, out);
+    }
+}
+
+INLINE void unpack_block(const ferrum_packed_matrix_t *m, const uint8_t *panel, uint32_t first,
+                         uint32_t groups, ferrum_packed_kind_t kind, uint32_t fold,
+                         ferrum_packed_precision_t precision, ferrum_unpacked_t *out)
+{
+    const bool k_quant = kind >= FERRUM_PACKED_Q2_K && kind <= FERRUM_PACKED_Q6_K;
+    const uint32_t per_unit = k_quant || kind == FERRUM_PACKED_IQ4_XS ? 8
+                              : fold == 0                             ? m->unit / GROUP
+                                                                      : 1;
+    const uint8_t *ahead = panel + first / per_unit * m->unit_bytes + PREFETCH_BYTES;
+    const size_t bytes = groups * m->unit_bytes / per_unit;
+    for (size_t at = 0; at < bytes; at += VECTOR)
+        _mm_prefetch((const char *)ahead + at, _MM_HINT_T0);
+    if (k_quant) {
+        unpack_k_block(panel + first / 8 * m->unit_bytes, kind, fold, precision, out);
+        return;
+    }
+    if (fold == 0)
+        fold = ferrum_packed_fold(m);
+    for (uint32_t g = 0; g < groups; g++) {
+        const uint8_t *u = panel + (first + g) / per_unit * m->unit_bytes;
+        const uint32_t j = (first + g) % per_unit;
+        __m512 min = _mm512_setzero_ps();
+        __m512i zero = _mm512_setzero_si512(), code[STEPS];
+        const __m512 scale = unpack_scale(m, kind, u, j, &min, &zero);
+        unpack_codes(kind, u, j, zero, code);
+        _mm512_store_ps(out->scale[precision == FERRUM_PACKED_FAST ? g : g / fold], scale);
+        _mm512_store_ps(out->min[g], min);
+        store_group(precision, offset_of(kind), NULL, code, g, out);
+    }
+}
+
+#define DEFINE(kind, fold)                                                                         \
+    static void fast_##kind(const ferrum_packed_matrix_t *m, const uint8_t *panel, uint32_t first, \
+                            uint32_t groups, ferrum_unpacked_t *out)                               \
+    {                                                                                              \
+        unpack_block(m, panel, first, groups, FERRUM_PACKED_##kind, fold, FERRUM_PACKED_FAST,      \
+                     out);                                                                         \
+    }                                                                                              \
+    static void accurate_##kind(const ferrum_packed_matrix_t *m, const uint8_t *panel,             \
+                                uint32_t first, uint32_t groups, ferrum_unpacked_t *out)           \
+    {                                                                                              \
+        unpack_block(m, panel, first, groups, FERRUM_PACKED_##kind, fold, FERRUM_PACKED_ACCURATE,  \
+                     out);                                                                         \
+    }
+#define ROW(kind, fold) [FERRUM_PACKED_##kind] = {fast_##kind, accurate_##kind},
+/** Kinds with their folds, as in ferrum_packed_traits(). */
+#define KINDS(X)                                                                                   \
+    X(Q4_0, 1)                                                                                     \
+    X(Q4_1, 1)                                                                                     \
+    X(Q5_0, 1)                                                                                     \
+    X(Q5_1, 1)                                                                                     \
+    X(Q8_0, 1)                                                                                     \
+    X(IQ4_NL, 1)                                                                                   \
+    X(MXFP4, 1)                                                                                    \
+    X(Q2_K, 8)                                                                                     \
+    X(Q3_K, 8)                                                                                     \
+    X(Q4_K, 4)                                                                                     \
+    X(Q5_K, 2)                                                                                     \
+    X(Q6_K, 1)                                                                                     \
+    X(IQ4_XS, 1)                                                                                   \
+    X(GPTQ4, 0)                                                                                    \
+    X(GPTQ8, 0)
+
+KINDS(DEFINE)
+
+ferrum_unpack_fn *const ferrum_unpack_avx512vnni[FERRUM_PACKED_KINDS][2] = {KINDS(ROW)};
