@@ -3,12 +3,6 @@
 
 #include <string.h>
 
-void ferrum_cpu_weighted_add(float weight, const float *x, float *sum, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        sum[i] += weight * x[i];
-}
-
 void ferrum_cpu_combine_item(void *arg, uint64_t item, uint32_t thread)
 {
     const ferrum_cpu_combine_t *c = arg;
@@ -26,12 +20,11 @@ void ferrum_cpu_combine_item(void *arg, uint64_t item, uint32_t thread)
         if (c->rows && c->rows[pair] < 0)
             continue;
         const size_t row = c->rows ? (size_t)c->rows[pair] : pair;
-        ferrum_cpu_weighted_add(c->weights[pair], c->slots + row * c->hidden + column, sum,
-                                columns);
+        c->vector->axpy(c->weights[pair], c->slots + row * c->hidden + column, sum, columns);
         any = true;
     }
     if (!c->accumulate)
         memcpy(out, sum, columns * sizeof *out);
     else if (any)
-        ferrum_cpu_weighted_add(1.0f, sum, out, columns);
+        c->vector->add(out, sum, columns);
 }

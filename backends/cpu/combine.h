@@ -3,8 +3,8 @@
  * @file combine.h
  * @brief `out[t,:] = sum_j w[t,j] * slots[row(t,j),:]`, the one weighted sum of this backend.
  *
- * The sum starts at zero and runs in slot order, one rounded product and one rounded addition per
- * slot, so every op that combines gives the same bits.
+ * The sum starts at zero and runs in slot order, one axpy of the kernel set per slot, which is also
+ * what scaled_add_inplace does; so every way to combine gives the same bits.
  */
 #ifndef FERRUM_CPU_COMBINE_H
 #define FERRUM_CPU_COMBINE_H
@@ -17,6 +17,7 @@ enum {
 
 /** Operands of a combination. */
 typedef struct ferrum_cpu_combine {
+    const ferrum_vector_ops_t *vector;
     const float *slots; /**< [rows, hidden] */
     const int32_t
         *rows; /**< [batch, top_k], negative: skipped; NULL: row of (t, j) is t*top_k + j */
@@ -27,9 +28,6 @@ typedef struct ferrum_cpu_combine {
     uint32_t hidden;
     bool accumulate; /**< add the sum to out */
 } ferrum_cpu_combine_t;
-
-/** `sum += weight * x`, the product rounded before it is added. */
-void ferrum_cpu_weighted_add(float weight, const float *x, float *sum, size_t n);
 
 /** Items of a combination: (token, block of FERRUM_CPU_COMBINE_COLUMNS columns). */
 static inline uint64_t ferrum_cpu_combine_items(const ferrum_cpu_combine_t *combine)

@@ -26,13 +26,12 @@ static void add_chunk(void *arg, uint64_t item, uint32_t thread)
                    (size_t)ferrum_cpu_block_length(u->count, CHUNK, item));
 }
 
-/* As combine.h does it, so that adding pairs one by one gives the same bits. */
 static void axpy_chunk(void *arg, uint64_t item, uint32_t thread)
 {
     const update_t *u = arg;
     const uint64_t start = item * CHUNK;
-    ferrum_cpu_weighted_add(u->factor, u->x + start, u->y + start,
-                            (size_t)ferrum_cpu_block_length(u->count, CHUNK, item));
+    u->vector->axpy(u->factor, u->x + start, u->y + start,
+                    (size_t)ferrum_cpu_block_length(u->count, CHUNK, item));
 }
 
 static void scale_chunk(void *arg, uint64_t item, uint32_t thread)

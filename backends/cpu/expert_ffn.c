@@ -23,12 +23,12 @@ static ferrum_status_t check_role_shape(const role_shape_t *role, uint32_t exper
 
 static ferrum_status_t load_gptq_role(const ferrum_device_t *device,
                                       const ferrum_expert_weights_t *source,
-                                      const role_shape_t *role, ferrum_packed_precision_t precision,
+                                      const role_shape_t *role, const ferrum_cpu_loading_t *loading,
                                       ferrum_cpu_weights_t *out_weights, ferrum_error_t *err)
 {
     FERRUM_CPU_CHECK_STRUCT(source->gptq[0], FERRUM_GPTQ_MIN_SIZE, err);
     FERRUM_TRY(check_role_shape(role, role->experts, source->gptq[0]->n, source->gptq[0]->k, err));
-    FERRUM_TRY(ferrum_cpu_weights_from_gptq(device, source->gptq, role->experts, precision,
+    FERRUM_TRY(ferrum_cpu_weights_from_gptq(device, source->gptq, role->experts, loading,
                                             out_weights, err));
     if (source->bias && out_weights->bias.ptr)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_BIAS,
@@ -40,7 +40,7 @@ static ferrum_status_t load_gptq_role(const ferrum_device_t *device,
 /** Load one role into @p out_weights, which the caller frees whatever happens. */
 static ferrum_status_t load_role(const ferrum_device_t *device,
                                  const ferrum_expert_weights_t *source, const role_shape_t *role,
-                                 ferrum_packed_precision_t precision,
+                                 const ferrum_cpu_loading_t *loading,
                                  ferrum_cpu_weights_t *out_weights, ferrum_error_t *err)
 {
     FERRUM_TRY(ferrum_cpu_check_struct("expert_ffn_create", role->name, source,
@@ -49,12 +49,12 @@ static ferrum_status_t load_role(const ferrum_device_t *device,
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_FORMAT,
                            "expert_ffn_create: %s needs either GGUF or GPTQ weights", role->name);
     if (source->gptq) {
-        FERRUM_TRY(load_gptq_role(device, source, role, precision, out_weights, err));
+        FERRUM_TRY(load_gptq_role(device, source, role, loading, out_weights, err));
     } else {
         FERRUM_CPU_CHECK_STRUCT(source->gguf, FERRUM_GGUF_WEIGHTS_MIN_SIZE, err);
         FERRUM_TRY(check_role_shape(role, source->gguf->experts, source->gguf->rows,
                                     source->gguf->cols, err));
-        FERRUM_TRY(ferrum_cpu_weights_from_gguf(device, source->gguf, precision, out_weights, err));
+        FERRUM_TRY(ferrum_cpu_weights_from_gguf(device, source->gguf, loading, out_weights, err));
     }
     return ferrum_cpu_weights_set_bias(device, out_weights, source->bias, err);
 }
@@ -79,6 +79,37 @@ static ferrum_status_t check_desc(const ferrum_expert_ffn_desc_t *desc, uint32_t
     return FERRUM_OK;
 }
 
+/** What the layout of a GPTQ matrix's panels depends on, but for act-order, which may rule panels
+ *  out. */
+static bool same_gptq_layout(const ferrum_gptq_t *const *a, const ferrum_gptq_t *const *b,
+                             uint32_t experts)
+{
+    for (uint32_t e = 0; e < experts; e++) {
+        const ferrum_gptq_t *both[2] = {a[e], b[e]};
+        for (int i = 0; i < 2; i++)
+            if (!both[i] || both[i]->head.size < FERRUM_GPTQ_MIN_SIZE || both[i]->g_idx ||
+                both[i]->bits != a[0]->bits || both[i]->group_size != a[0]->group_size ||
+                both[i]->scales_dtype != a[0]->scales_dtype)
+                return false;
+    }
+    return true;
+}
+
+/** Whether gate and up make panels of one form, which then take turns in memory. Roles that are not
+ *  even readable are for load_role to refuse. */
+static bool takes_turns(const ferrum_expert_weights_t *gate, const ferrum_expert_weights_t *up,
+                        uint32_t experts)
+{
+    if (!gate || !up || gate->head.size < FERRUM_EXPERT_WEIGHTS_MIN_SIZE ||
+        up->head.size < FERRUM_EXPERT_WEIGHTS_MIN_SIZE || !gate->gguf != !up->gguf)
+        return false;
+    if (gate->gguf)
+        return gate->gguf->head.size >= FERRUM_GGUF_WEIGHTS_MIN_SIZE &&
+               up->gguf->head.size >= FERRUM_GGUF_WEIGHTS_MIN_SIZE &&
+               gate->gguf->format == up->gguf->format;
+    return gate->gptq && up->gptq && same_gptq_layout(gate->gptq, up->gptq, experts);
+}
+
 static ferrum_status_t load_ffn(ferrum_expert_ffn_t *ffn, const ferrum_expert_ffn_desc_t *desc,
                                 ferrum_error_t *err)
 {
@@ -91,9 +122,13 @@ static ferrum_status_t load_ffn(ferrum_expert_ffn_t *ffn, const ferrum_expert_ff
                                                     : FERRUM_PACKED_ACCURATE;
 
     FERRUM_TRY(ferrum_cpu_activation_from(desc->activation, &ffn->activation, err));
-    FERRUM_TRY(load_role(ffn->device, desc->gate, &gate, precision, &ffn->gate, err));
-    FERRUM_TRY(load_role(ffn->device, desc->up, &up, precision, &ffn->up, err));
-    return load_role(ffn->device, desc->down, &down, precision, &ffn->down, err);
+    const bool turns = takes_turns(desc->gate, desc->up, ffn->local_experts);
+    const ferrum_cpu_loading_t alone = {.precision = precision};
+    const ferrum_cpu_loading_t first = {.precision = precision, .leaves_room = turns};
+    const ferrum_cpu_loading_t second = {.precision = precision, .room = turns ? &ffn->gate : NULL};
+    FERRUM_TRY(load_role(ffn->device, desc->gate, &gate, &first, &ffn->gate, err));
+    FERRUM_TRY(load_role(ffn->device, desc->up, &up, &second, &ffn->up, err));
+    return load_role(ffn->device, desc->down, &down, &alone, &ffn->down, err);
 }
 
 ferrum_status_t ferrum_cpu_expert_ffn_create(ferrum_device_t *device,

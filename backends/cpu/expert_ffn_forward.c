@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* The routed experts end to end, in one parallel region: rows grouped by expert, gate and up and
- * activation, down, weighted sum in slot order. */
+/* The routed experts end to end. For weights that are not packed, in one region: rows grouped by
+ * expert, gate and up and activation, down, weighted sum in slot order. */
 #include "backends/cpu/combine.h"
 #include "backends/cpu/entries.h"
 #include "backends/cpu/expert_ffn.h"
+#include "backends/cpu/ffn_packed.h"
 #include "backends/cpu/gate_up.h"
 #include "backends/cpu/grouping.h"
 
@@ -95,7 +96,8 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, const ferrum_expert_ffn_t 
     FERRUM_TRY(ferrum_cpu_product_init(
         ctx, &forward->down, ffn->down.matrices, down_buckets, grouping.bucket_count, hidden_rows,
         (ferrum_cpu_rows_t){slots, NULL, ffn->hidden}, pairs, FERRUM_CPU_SCRATCH_GATHER_MID, err));
-    forward->combine = (ferrum_cpu_combine_t){.slots = slots,
+    forward->combine = (ferrum_cpu_combine_t){.vector = ferrum_cpu_vector(ctx),
+                                              .slots = slots,
                                               .rows = grouping.packed_rows,
                                               .weights = ferrum_cpu_f32(args->weights),
                                               .out = ferrum_cpu_f32(args->out),
@@ -117,6 +119,8 @@ ferrum_status_t ferrum_cpu_expert_ffn_forward(ferrum_context_t *ctx, ferrum_expe
     FERRUM_TRY(check_args(ctx, ffn, args, err));
     if (args->tokens == 0)
         return FERRUM_OK;
+    if (ferrum_cpu_ffn_is_packed(ffn))
+        return ferrum_cpu_ffn_packed_forward(ctx, ffn, args, err);
     FERRUM_TRY(prepare(ctx, ffn, args, &forward, err));
     ferrum_cpu_run(ctx, run_forward, &forward);
     return FERRUM_OK;

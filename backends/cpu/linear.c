@@ -87,6 +87,7 @@ static ferrum_status_t load_part(ferrum_linear_t *linear, uint32_t index,
                                  ferrum_packed_precision_t precision, const float *bias,
                                  ferrum_error_t *err)
 {
+    const ferrum_cpu_loading_t loading = {.precision = precision};
     ferrum_cpu_weights_t weights;
 
     FERRUM_CPU_CHECK_STRUCT(source, FERRUM_GGUF_WEIGHTS_MIN_SIZE, err);
@@ -100,7 +101,7 @@ static ferrum_status_t load_part(ferrum_linear_t *linear, uint32_t index,
     if (source->rows > UINT32_MAX - linear->n)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_OVERFLOW,
                            "the parts of a linear layer have more than %u outputs", UINT32_MAX);
-    FERRUM_TRY(ferrum_cpu_weights_from_gguf(linear->device, source, precision, &weights, err));
+    FERRUM_TRY(ferrum_cpu_weights_from_gguf(linear->device, source, &loading, &weights, err));
     const ferrum_status_t status = ferrum_cpu_weights_set_bias(linear->device, &weights, bias, err);
     if (status != FERRUM_OK) {
         ferrum_cpu_weights_free(linear->device, &weights);
@@ -173,7 +174,8 @@ ferrum_status_t ferrum_cpu_load_gptq(ferrum_device_t *device, const ferrum_gptq_
 
     FERRUM_CPU_CHECK_POINTER(device, err);
     FERRUM_CPU_CHECK_POINTER(out_linear, err);
-    FERRUM_TRY(ferrum_cpu_weights_from_gptq(device, &weights, 1, device->precision, &loaded, err));
+    const ferrum_cpu_loading_t loading = {.precision = device->precision};
+    FERRUM_TRY(ferrum_cpu_weights_from_gptq(device, &weights, 1, &loading, &loaded, err));
     const ferrum_status_t status = ferrum_cpu_linear_new(device, 1, &linear, err);
     if (status != FERRUM_OK) {
         ferrum_cpu_weights_free(device, &loaded);

@@ -27,6 +27,10 @@ backends_cpu_libferrum_cpu_la_SOURCES = \
 	backends/cpu/expert_ffn.c \
 	backends/cpu/expert_ffn.h \
 	backends/cpu/expert_ffn_forward.c \
+	backends/cpu/ffn_packed.c \
+	backends/cpu/ffn_packed.h \
+	backends/cpu/ffn_plan.c \
+	backends/cpu/ffn_plan.h \
 	backends/cpu/gate_up.c \
 	backends/cpu/gate_up.h \
 	backends/cpu/gemm.c \

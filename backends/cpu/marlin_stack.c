@@ -14,8 +14,8 @@ ferrum_status_t ferrum_cpu_load_gptq_stacked(ferrum_device_t *device,
 
     FERRUM_CPU_CHECK_POINTER(device, err);
     FERRUM_CPU_CHECK_POINTER(out_stack, err);
-    FERRUM_TRY(ferrum_cpu_weights_from_gptq(device, experts, num_experts, device->precision,
-                                            &loaded, err));
+    const ferrum_cpu_loading_t loading = {.precision = device->precision};
+    FERRUM_TRY(ferrum_cpu_weights_from_gptq(device, experts, num_experts, &loading, &loaded, err));
     ferrum_marlin_stack_t *stack =
         ferrum_cpu_object_new(device, sizeof *stack, "an expert stack", err);
     if (!stack) {

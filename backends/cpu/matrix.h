@@ -42,14 +42,22 @@ typedef struct ferrum_cpu_weights {
     ferrum_weight_format_t format;
     uint64_t source_bytes; /**< as given to the loader */
     bool permuted;         /**< some matrix has a perm */
+    bool common_perm;      /**< all matrices have the same perm, or none has one */
     ferrum_packed_precision_t
         precision; /**< of the activations of packed matrices; 0: not packed */
     ferrum_cpu_matrix_t *matrices;
     ferrum_cpu_memory_t matrices_memory;
-    ferrum_cpu_memory_t data;  /**< quantised weights; none when mapped */
+    ferrum_cpu_memory_t data;  /**< quantised weights; none when mapped or in others' room */
     ferrum_cpu_memory_t perms; /**< perm of packed matrices */
     ferrum_cpu_memory_t bias;
 } ferrum_cpu_weights_t;
+
+/** How weights are loaded. */
+typedef struct ferrum_cpu_loading {
+    ferrum_packed_precision_t precision; /**< 0: do not pack */
+    bool leaves_room;                    /**< every other panel's place is left to other weights */
+    const ferrum_cpu_weights_t *room;    /**< whose free places are used if they fit, or NULL */
+} ferrum_cpu_loading_t;
 
 /** This backend multiplies by a block format at K inputs; UNSUPPORTED with the reason if not. */
 ferrum_status_t ferrum_cpu_check_block_problem(const ferrum_device_t *device,
@@ -62,19 +70,24 @@ ferrum_status_t ferrum_cpu_check_gptq_problem(uint32_t bits, uint32_t group_size
 /** Whether blocks of a format and shape are packed by this device. */
 bool ferrum_cpu_packs_blocks(const ferrum_device_t *device, ferrum_weight_format_t format,
                              uint32_t n, uint32_t k);
-/** Load a slab of blocks; @p precision 0: do not pack. @p out_weights is overwritten; on failure
- *  nothing is held. */
+/** Load a slab of blocks. @p out_weights is overwritten; on failure nothing is held. */
 ferrum_status_t ferrum_cpu_weights_from_gguf(const ferrum_device_t *device,
                                              const ferrum_gguf_weights_t *source,
-                                             ferrum_packed_precision_t precision,
+                                             const ferrum_cpu_loading_t *loading,
                                              ferrum_cpu_weights_t *out_weights,
                                              ferrum_error_t *err);
 /** Load @p count GPTQ matrices of equal shape; a matrix's own bias is kept. */
 ferrum_status_t ferrum_cpu_weights_from_gptq(const ferrum_device_t *device,
                                              const ferrum_gptq_t *const *sources, uint32_t count,
-                                             ferrum_packed_precision_t precision,
+                                             const ferrum_cpu_loading_t *loading,
                                              ferrum_cpu_weights_t *out_weights,
                                              ferrum_error_t *err);
+/** Where the panels of all experts go: the place of the first one; completes @p shape. */
+ferrum_status_t ferrum_cpu_weights_place(const ferrum_device_t *device,
+                                         const ferrum_cpu_loading_t *loading,
+                                         ferrum_cpu_weights_t *weights,
+                                         ferrum_packed_matrix_t *shape, uint8_t **out_first,
+                                         ferrum_error_t *err);
 /** Error bound that products with these weights state. */
 float ferrum_cpu_weights_error_bound(const ferrum_cpu_weights_t *weights);
 /** Copy @p bias f32 [experts, n] (NULL: none) and let the matrices add it. */

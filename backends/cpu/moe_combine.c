@@ -59,7 +59,8 @@ static ferrum_status_t combine_slots(const char *function, ferrum_context_t *ctx
         {accumulate ? "residual" : "out", out, FERRUM_DTYPE_F32, out_offset,
          ferrum_cpu_mul(batch, hidden)}};
     FERRUM_TRY(ferrum_cpu_check_operands(function, ctx, operands, 3, err));
-    ferrum_cpu_combine_t combine = {.slots = ferrum_cpu_f32(slots),
+    ferrum_cpu_combine_t combine = {.vector = ferrum_cpu_vector(ctx),
+                                    .slots = ferrum_cpu_f32(slots),
                                     .weights = ferrum_cpu_f32(weights) + weights_offset,
                                     .out = ferrum_cpu_f32(out) + out_offset,
                                     .batch = batch,
@@ -136,7 +137,8 @@ ferrum_status_t ferrum_cpu_moe_combine(ferrum_context_t *ctx, const ferrum_buffe
         {"out", out, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(batch, hidden)});
     FERRUM_TRY(ferrum_cpu_check_ids(__func__, "pairs", ferrum_cpu_i32(pairs), count, INT32_MIN,
                                     pairs_total, err));
-    ferrum_cpu_combine_t combine = {.slots = ferrum_cpu_f32(packed_down),
+    ferrum_cpu_combine_t combine = {.vector = ferrum_cpu_vector(ctx),
+                                    .slots = ferrum_cpu_f32(packed_down),
                                     .rows = ferrum_cpu_i32(pairs),
                                     .weights = ferrum_cpu_f32(weights),
                                     .out = ferrum_cpu_f32(out),

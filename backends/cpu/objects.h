@@ -55,6 +55,7 @@ typedef enum ferrum_cpu_scratch {
     FERRUM_CPU_SCRATCH_BUCKETS,    /**< buckets of a product, twice for an FFN */
     FERRUM_CPU_SCRATCH_OFFSETS,    /**< where packed rows lie */
     FERRUM_CPU_SCRATCH_COUNTS,     /**< counters per expert, marks per row, pair lists */
+    FERRUM_CPU_SCRATCH_UNITS,      /**< FFN: its plan of work */
     FERRUM_CPU_SCRATCH_HIDDEN,     /**< FFN: activated rows */
     FERRUM_CPU_SCRATCH_DOWN,       /**< FFN: rows before they are combined */
     FERRUM_CPU_SCRATCH_THREADS,    /**< per thread: attention scores, router scores */

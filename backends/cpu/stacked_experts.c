@@ -18,7 +18,8 @@ ferrum_status_t ferrum_cpu_load_quant_experts(ferrum_device_t *device,
 
     FERRUM_CPU_CHECK_POINTER(device, err);
     FERRUM_CPU_CHECK_POINTER(out_stack, err);
-    FERRUM_TRY(ferrum_cpu_weights_from_gguf(device, weights, device->precision, &loaded, err));
+    const ferrum_cpu_loading_t loading = {.precision = device->precision};
+    FERRUM_TRY(ferrum_cpu_weights_from_gguf(device, weights, &loading, &loaded, err));
     ferrum_stacked_experts_t *stack =
         ferrum_cpu_object_new(device, sizeof *stack, "an expert stack", err);
     if (!stack) {
