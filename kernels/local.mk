@@ -18,6 +18,10 @@ kernels_libferrum_kernels_scalar_la_SOURCES = \
 	kernels/scalar/matmul_blocks_scalar.c \
 	kernels/scalar/matmul_gptq_scalar.c \
 	kernels/packed.h \
+	kernels/packed_scales.h \
+	kernels/packed_template.h \
+	kernels/packed_tile.h \
+	kernels/packed_unpack.h \
 	kernels/scalar/packed_kinds.c \
 	kernels/scalar/packed_scalar.c \
 	kernels/scalar/packed_scalar.h \
@@ -31,8 +35,8 @@ kernels_libferrum_kernels_la_LIBADD = kernels/libferrum-kernels-scalar.la -lm
 EXTRA_DIST += kernels/README.md
 
 if FERRUM_X86
-noinst_LTLIBRARIES += kernels/libferrum-kernels-avx2.la kernels/libferrum-kernels-avx512.la \
-	kernels/libferrum-kernels-avx512vnni.la
+noinst_LTLIBRARIES += kernels/libferrum-kernels-avx2.la kernels/libferrum-kernels-avxvnni.la \
+	kernels/libferrum-kernels-avx512.la kernels/libferrum-kernels-avx512vnni.la
 
 kernels_libferrum_kernels_avx2_la_CPPFLAGS = $(kernels_cppflags)
 kernels_libferrum_kernels_avx2_la_CFLAGS = $(AM_CFLAGS) -mavx2 -mfma -mf16c
@@ -42,9 +46,19 @@ kernels_libferrum_kernels_avx2_la_SOURCES = \
 	kernels/x86/dequant_k_avx2.c \
 	kernels/x86/dequant_legacy_avx2.c \
 	kernels/x86/matmul_blocks_avx2.c \
+	kernels/x86/lanes_avx2.h \
 	kernels/x86/matmul_gptq_avx2.c \
+	kernels/x86/packed_avx2.c \
+	kernels/x86/packed_avx2.h \
+	kernels/x86/quantise_avx2.c \
 	kernels/x86/set_avx2.c \
 	kernels/x86/vector_avx2.c
+
+kernels_libferrum_kernels_avxvnni_la_CPPFLAGS = $(kernels_cppflags)
+kernels_libferrum_kernels_avxvnni_la_CFLAGS = $(AM_CFLAGS) -mavx2 -mfma -mf16c -mavxvnni
+kernels_libferrum_kernels_avxvnni_la_SOURCES = \
+	kernels/x86/packed_avxvnni.c \
+	kernels/x86/set_avxvnni.c
 
 kernels_libferrum_kernels_avx512_la_CPPFLAGS = $(kernels_cppflags)
 kernels_libferrum_kernels_avx512_la_CFLAGS = $(AM_CFLAGS) \
@@ -73,7 +87,7 @@ kernels_libferrum_kernels_la_CPPFLAGS += -DFERRUM_HAVE_X86
 kernels_libferrum_kernels_la_SOURCES += kernels/x86/cpu_features_x86.c
 kernels_libferrum_kernels_la_LIBADD += \
 	kernels/libferrum-kernels-avx512vnni.la kernels/libferrum-kernels-avx512.la \
-	kernels/libferrum-kernels-avx2.la
+	kernels/libferrum-kernels-avxvnni.la kernels/libferrum-kernels-avx2.la
 endif
 
 if FERRUM_ARM

@@ -7,6 +7,7 @@ const ferrum_kernel_set_t *const ferrum_kernel_sets[] = {
 #ifdef FERRUM_HAVE_X86
     &ferrum_kernel_set_avx512vnni,
     &ferrum_kernel_set_avx512,
+    &ferrum_kernel_set_avxvnni,
     &ferrum_kernel_set_avx2,
 #endif
     &ferrum_kernel_set_scalar,

@@ -78,6 +78,7 @@ typedef void ferrum_matmul_blocks_fn(ferrum_dequant_fn *dequant,
 
 extern const ferrum_kernel_set_t ferrum_kernel_set_scalar;
 extern const ferrum_kernel_set_t ferrum_kernel_set_avx2;
+extern const ferrum_kernel_set_t ferrum_kernel_set_avxvnni;
 extern const ferrum_kernel_set_t ferrum_kernel_set_avx512;
 extern const ferrum_kernel_set_t ferrum_kernel_set_avx512vnni;
 
