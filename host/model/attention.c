@@ -24,7 +24,7 @@ static bool has_all(const ferrum_ops_t *ops, const char *table, const char *cons
 static ferrum_status_t layout_supported(const ferrum_model_t *model, ferrum_kv_layout_t layout,
                                         ferrum_error_t *err)
 {
-    const ferrum_ops_t *ops = &model->ops;
+    const ferrum_ops_t *ops = model->ops;
     uint64_t needed = layout == FERRUM_KV_LAYOUT_VLLM
                           ? FERRUM_CAP_PAGED_KV | FERRUM_CAP_PAGED_KV_VLLM
                           : FERRUM_CAP_PAGED_KV;
@@ -43,7 +43,7 @@ static ferrum_status_t layout_supported(const ferrum_model_t *model, ferrum_kv_l
 /* Whether the cache is paged; its layout is then model->kv_layout. */
 static ferrum_status_t choose_layout(ferrum_model_t *model, bool *out_paged, ferrum_error_t *err)
 {
-    const ferrum_ops_t *ops = &model->ops;
+    const ferrum_ops_t *ops = model->ops;
     const ferrum_options_t *options = ferrum_runtime_get_options(model->runtime);
     int asked = ferrum_options_switch(options, "FERRUM_USE_VLLM_PAGED_ATTN");
     ferrum_error_t why = FERRUM_ERROR_INIT;
@@ -71,7 +71,7 @@ ferrum_status_t ferrum_model_choose_attention(ferrum_model_t *model, ferrum_erro
     static const char *const split[] = {"split_qkv_norm_rope", "kv_cache_append_head_major", NULL};
     static const char *const chain[] = {"split_qkv", "qk_norm_rope", "kv_cache_append_head_major",
                                         NULL};
-    const ferrum_ops_t *ops = &model->ops;
+    const ferrum_ops_t *ops = model->ops;
     bool pages;
     FERRUM_TRY(choose_layout(model, &pages, err));
     bool plain = has_all(ops, "backend", contiguous);
@@ -99,8 +99,8 @@ ferrum_status_t ferrum_model_choose_attention(ferrum_model_t *model, ferrum_erro
 static ferrum_status_t write_i32(ferrum_model_t *model, const ferrum_device_array_t *array,
                                  const int32_t *values, uint64_t count, ferrum_error_t *err)
 {
-    return model->ops.backend->buffer_write(model->ctx, array->buffer, 0, FERRUM_DTYPE_I32, values,
-                                            count, err);
+    return model->ops->backend->buffer_write(model->ctx, array->buffer, 0, FERRUM_DTYPE_I32, values,
+                                             count, err);
 }
 
 ferrum_status_t ferrum_model_upload_pass(ferrum_model_t *model, const ferrum_pass_t *pass,
@@ -138,7 +138,7 @@ ferrum_status_t ferrum_model_upload_pass(ferrum_model_t *model, const ferrum_pas
 static ferrum_status_t project_parts(ferrum_model_t *model, const ferrum_model_layer_t *layer,
                                      uint32_t rows, ferrum_error_t *err)
 {
-    const ferrum_ops_t *ops = &model->ops;
+    const ferrum_ops_t *ops = model->ops;
     ferrum_model_scratch_t *s = &model->scratch;
     const ferrum_model_config_t *c = model->config;
     uint32_t heads[3] = {c->heads, c->kv_heads, c->kv_heads};
@@ -181,7 +181,7 @@ static ferrum_rope_t rope_of(const ferrum_model_t *model, const ferrum_model_lay
 static ferrum_status_t attend_varlen(ferrum_model_t *model, const ferrum_rope_t *rope,
                                      uint32_t layer, const ferrum_pass_t *pass, ferrum_error_t *err)
 {
-    const ferrum_quant_llm_ops_t *quant = model->ops.quant;
+    const ferrum_quant_llm_ops_t *quant = model->ops->quant;
     ferrum_model_scratch_t *s = &model->scratch;
     const ferrum_paged_kv_t *kv = ferrum_kv_cache_paged(model->kv, layer);
     uint32_t capacity = ferrum_kv_cache_shape(model->kv)->capacity;
@@ -200,7 +200,7 @@ static ferrum_status_t attend_varlen(ferrum_model_t *model, const ferrum_rope_t 
 static ferrum_status_t attend_paged(ferrum_model_t *model, const ferrum_rope_t *rope,
                                     uint32_t layer, const ferrum_pass_t *pass, ferrum_error_t *err)
 {
-    const ferrum_quant_llm_ops_t *quant = model->ops.quant;
+    const ferrum_quant_llm_ops_t *quant = model->ops->quant;
     ferrum_model_scratch_t *s = &model->scratch;
     const ferrum_paged_kv_t *kv = ferrum_kv_cache_paged(model->kv, layer);
     uint32_t rows_each = pass->decode ? 1 : pass->rows;
@@ -217,9 +217,9 @@ static ferrum_status_t attend_paged(ferrum_model_t *model, const ferrum_rope_t *
                                              &model->attention, err));
     if (rows_each == 1)
         return FERRUM_OK;
-    return model->ops.backend->transpose_head_to_token(model->ctx, out, s->attention.buffer,
-                                                       rows_each, model->config->heads,
-                                                       model->config->head_dim, err);
+    return model->ops->backend->transpose_head_to_token(model->ctx, out, s->attention.buffer,
+                                                        rows_each, model->config->heads,
+                                                        model->config->head_dim, err);
 }
 
 /* q to s->q, head-major; k and v into the request's cache. */
@@ -228,7 +228,7 @@ static ferrum_status_t append_contiguous(ferrum_model_t *model, const ferrum_rop
                                          ferrum_buffer_t *cache_v, uint32_t rows, uint32_t position,
                                          ferrum_error_t *err)
 {
-    const ferrum_backend_ops_t *b = model->ops.backend;
+    const ferrum_backend_ops_t *b = model->ops->backend;
     const ferrum_model_config_t *c = model->config;
     ferrum_model_scratch_t *s = &model->scratch;
     ferrum_buffer_t *k = s->k.buffer, *v = s->v.buffer;
@@ -263,7 +263,7 @@ static ferrum_status_t attend_contiguous(ferrum_model_t *model, const ferrum_rop
                                          uint32_t layer, const ferrum_pass_t *pass,
                                          ferrum_error_t *err)
 {
-    const ferrum_backend_ops_t *b = model->ops.backend;
+    const ferrum_backend_ops_t *b = model->ops->backend;
     ferrum_model_scratch_t *s = &model->scratch;
     uint32_t rows = pass->decode ? 1 : pass->rows;
     uint64_t q_dim = ferrum_model_q_dim(model), qkv_dim = ferrum_model_qkv_dim(model);
@@ -298,8 +298,8 @@ ferrum_status_t ferrum_model_attention(ferrum_model_t *model, uint32_t layer,
     ferrum_model_scratch_t *s = &model->scratch;
     ferrum_rope_t rope = rope_of(model, weights);
     if (weights->qkv)
-        FERRUM_TRY(model->ops.linear->forward(model->ctx, weights->qkv, s->norm.buffer, 0,
-                                              s->qkv.buffer, 0, pass->rows, err));
+        FERRUM_TRY(model->ops->linear->forward(model->ctx, weights->qkv, s->norm.buffer, 0,
+                                               s->qkv.buffer, 0, pass->rows, err));
     else
         FERRUM_TRY(project_parts(model, weights, pass->rows, err));
     if (model->attention_path == FERRUM_ATTENTION_VARLEN)

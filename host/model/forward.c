@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+#define _POSIX_C_SOURCE 200809L /* sched_yield */
 #include <ferrum/util.h>
+
+#include <sched.h>
 
 #include "host/model/model_internal.h"
 #include "host/model/row_decoder.h"
@@ -9,11 +12,11 @@ ferrum_status_t ferrum_model_prepare_pass(ferrum_model_t *model, const ferrum_pa
 {
     uint32_t hidden = model->config->hidden;
     float *rows = model->scratch.embedded.data;
-    const ferrum_gguf_weights_t *table = &model->embedding.blocks;
+    const ferrum_gguf_weights_t *table = &model->shared->embedding.blocks;
     for (uint32_t i = 0; i < pass->rows; i++)
         ferrum_row_decode(table->format, table->data, tokens[i], hidden, rows + (size_t)i * hidden);
-    FERRUM_TRY(model->ops.backend->buffer_write_f32(model->ctx, model->scratch.residual.buffer, 0,
-                                                    rows, (uint64_t)pass->rows * hidden, err));
+    FERRUM_TRY(model->ops->backend->buffer_write_f32(model->ctx, model->scratch.residual.buffer, 0,
+                                                     rows, (uint64_t)pass->rows * hidden, err));
     return ferrum_model_upload_pass(model, pass, err);
 }
 
@@ -41,7 +44,7 @@ static ferrum_status_t run_experts(ferrum_model_t *model, uint32_t layer, const 
 ferrum_status_t ferrum_model_run_layers(ferrum_model_t *model, const ferrum_pass_t *pass,
                                         ferrum_error_t *err)
 {
-    const ferrum_ops_t *ops = &model->ops;
+    const ferrum_ops_t *ops = model->ops;
     const ferrum_model_config_t *c = model->config;
     ferrum_model_scratch_t *s = &model->scratch;
     float eps = (float)c->rms_eps;
@@ -66,17 +69,17 @@ ferrum_status_t ferrum_model_run_head(ferrum_model_t *model, uint32_t row, uint3
                                       uint32_t out_row, ferrum_error_t *err)
 {
     const ferrum_model_config_t *c = model->config;
-    return model->ops.linear->forward(model->ctx, model->lm_head, model->scratch.norm.buffer,
-                                      (uint64_t)row * c->hidden, model->scratch.logits.buffer,
-                                      (uint64_t)out_row * c->vocab, count, err);
+    return model->ops->linear->forward(model->ctx, model->lm_head, model->scratch.norm.buffer,
+                                       (uint64_t)row * c->hidden, model->scratch.logits.buffer,
+                                       (uint64_t)out_row * c->vocab, count, err);
 }
 
 static ferrum_status_t read_logits(ferrum_model_t *model, uint32_t count, float *out_logits,
                                    ferrum_error_t *err)
 {
-    return model->ops.backend->buffer_read_f32(model->ctx, model->scratch.logits.buffer, 0,
-                                               out_logits, (uint64_t)count * model->config->vocab,
-                                               err);
+    return model->ops->backend->buffer_read_f32(model->ctx, model->scratch.logits.buffer, 0,
+                                                out_logits, (uint64_t)count * model->config->vocab,
+                                                err);
 }
 
 static ferrum_status_t check_tokens(const ferrum_model_t *model, const uint32_t *tokens,
@@ -88,6 +91,20 @@ static ferrum_status_t check_tokens(const ferrum_model_t *model, const uint32_t 
                                "token %u at position %u is not below the vocabulary's %u",
                                tokens[i], i, model->config->vocab);
     return FERRUM_OK;
+}
+
+/* Between two passes of a long prompt: let a swap that waits have the model for a moment. Another
+ * thread that must not be here may come in between; its pass is waited for. */
+static void give_way(ferrum_model_t *model, const ferrum_sequence_t *sequence, uint32_t done,
+                     uint32_t count)
+{
+    if (!ferrum_gate_wanted(&model->session->gate))
+        return;
+    ferrum_kv_cache_set_running(model->kv, sequence, done, count);
+    ferrum_session_leave(model->session);
+    while (ferrum_session_enter(model->session, NULL) != FERRUM_OK)
+        (void)sched_yield();
+    ferrum_kv_cache_set_running(model->kv, NULL, 0, 0);
 }
 
 /* Rows of one request, in passes of at most max_rows; logits of the last row stay in scratch. */
@@ -104,6 +121,8 @@ static ferrum_status_t run_prompt(ferrum_model_t *model, ferrum_sequence_t *sequ
         done += rows;
         if (done == count)
             FERRUM_TRY(ferrum_model_run_head(model, rows - 1, 1, 0, err));
+        else
+            give_way(model, sequence, done, count);
     }
     return FERRUM_OK;
 }
@@ -124,16 +143,9 @@ static ferrum_status_t append(ferrum_model_t *model, ferrum_sequence_t *sequence
     return status;
 }
 
-ferrum_status_t ferrum_model_prefill(ferrum_model_t *model, uint64_t id, const uint32_t *tokens,
-                                     uint32_t count, float *out_logits, ferrum_error_t *err)
+static ferrum_status_t prefill(ferrum_model_t *model, uint64_t id, const uint32_t *tokens,
+                               uint32_t count, float *out_logits, ferrum_error_t *err)
 {
-    if (!model || !tokens || !out_logits)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_NULL,
-                           "prefill needs a model, tokens and room for logits");
-    if (count == 0)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_LENGTH,
-                           "prefill needs at least one token");
-    FERRUM_TRY(check_tokens(model, tokens, count, err));
     ferrum_sequence_t *sequence = ferrum_kv_cache_find(model->kv, id);
     if (sequence)
         return append(model, sequence, tokens, count, out_logits, err);
@@ -145,6 +157,22 @@ ferrum_status_t ferrum_model_prefill(ferrum_model_t *model, uint64_t id, const u
         append(model, sequence, tokens + cached, count - cached, out_logits, err);
     if (status != FERRUM_OK)
         ferrum_kv_cache_remove(model->kv, sequence);
+    return status;
+}
+
+ferrum_status_t ferrum_model_prefill(ferrum_model_t *model, uint64_t id, const uint32_t *tokens,
+                                     uint32_t count, float *out_logits, ferrum_error_t *err)
+{
+    if (!model || !tokens || !out_logits)
+        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_NULL,
+                           "prefill needs a model, tokens and room for logits");
+    if (count == 0)
+        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_LENGTH,
+                           "prefill needs at least one token");
+    FERRUM_TRY(check_tokens(model, tokens, count, err));
+    FERRUM_TRY(ferrum_session_enter(model->session, err));
+    ferrum_status_t status = prefill(model, id, tokens, count, out_logits, err);
+    ferrum_session_leave(model->session);
     return status;
 }
 
@@ -187,7 +215,7 @@ static ferrum_status_t run_decode(ferrum_model_t *model, const uint32_t *tokens,
                                   ferrum_error_t *err)
 {
     bool shared = count > 1 && model->env.batched && count >= model->env.batch_threshold &&
-                  (model->ops.info.caps & FERRUM_CAP_BATCHED_DECODE);
+                  (model->ops->info.caps & FERRUM_CAP_BATCHED_DECODE);
     uint32_t each = shared ? count : 1;
     FERRUM_TRY(ferrum_model_reserve_scratch(model, each, count, err));
     for (uint32_t i = 0; i < count; i += each) {
@@ -202,16 +230,9 @@ static ferrum_status_t run_decode(ferrum_model_t *model, const uint32_t *tokens,
     return FERRUM_OK;
 }
 
-ferrum_status_t ferrum_model_decode_batch(ferrum_model_t *model, const uint64_t *ids,
-                                          const uint32_t *tokens, uint32_t count, float *out_logits,
-                                          ferrum_error_t *err)
+static ferrum_status_t decode(ferrum_model_t *model, const uint64_t *ids, const uint32_t *tokens,
+                              uint32_t count, float *out_logits, ferrum_error_t *err)
 {
-    if (!model || !ids || !tokens || !out_logits)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_NULL,
-                           "decode needs a model, requests, tokens and room for logits");
-    if (count == 0)
-        return FERRUM_OK;
-    FERRUM_TRY(check_tokens(model, tokens, count, err));
     FERRUM_TRY(gather(model, ids, count, err));
     FERRUM_TRY(ferrum_kv_cache_reserve(model->kv, model->batch, count, 1, err));
     ferrum_status_t status = run_decode(model, tokens, count, err);
@@ -226,25 +247,51 @@ ferrum_status_t ferrum_model_decode_batch(ferrum_model_t *model, const uint64_t 
     return status;
 }
 
+ferrum_status_t ferrum_model_decode_batch(ferrum_model_t *model, const uint64_t *ids,
+                                          const uint32_t *tokens, uint32_t count, float *out_logits,
+                                          ferrum_error_t *err)
+{
+    if (!model || !ids || !tokens || !out_logits)
+        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_NULL,
+                           "decode needs a model, requests, tokens and room for logits");
+    if (count == 0)
+        return FERRUM_OK;
+    FERRUM_TRY(check_tokens(model, tokens, count, err));
+    FERRUM_TRY(ferrum_session_enter(model->session, err));
+    ferrum_status_t status = decode(model, ids, tokens, count, out_logits, err);
+    ferrum_session_leave(model->session);
+    return status;
+}
+
+/* The calls without an error to return do nothing when another thread uses the model. */
+
 uint32_t ferrum_model_length(const ferrum_model_t *model, uint64_t id)
 {
-    const ferrum_sequence_t *sequence = model ? ferrum_kv_cache_find(model->kv, id) : NULL;
-    return sequence ? sequence->length : 0;
+    if (!model || ferrum_session_enter(model->session, NULL) != FERRUM_OK)
+        return 0;
+    const ferrum_sequence_t *sequence = ferrum_kv_cache_find(model->kv, id);
+    uint32_t length = sequence ? sequence->length : 0;
+    ferrum_session_leave(model->session);
+    return length;
 }
 
 void ferrum_model_release(ferrum_model_t *model, uint64_t id)
 {
-    ferrum_sequence_t *sequence = model ? ferrum_kv_cache_find(model->kv, id) : NULL;
+    if (!model || ferrum_session_enter(model->session, NULL) != FERRUM_OK)
+        return;
+    ferrum_sequence_t *sequence = ferrum_kv_cache_find(model->kv, id);
     if (sequence)
         ferrum_kv_cache_remove(model->kv, sequence);
+    ferrum_session_leave(model->session);
 }
 
 void ferrum_model_reset(ferrum_model_t *model)
 {
-    if (!model)
+    if (!model || ferrum_session_enter(model->session, NULL) != FERRUM_OK)
         return;
     ferrum_kv_cache_reset(model->kv);
     ferrum_model_reset_graphs(model);
     model->graph.warmups = 0;
     model->graph.failed = false;
+    ferrum_session_leave(model->session);
 }

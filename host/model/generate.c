@@ -45,9 +45,9 @@ static ferrum_status_t open_generation(generation_t *g, ferrum_error_t *err)
     params.repetition_window = o->repetition_window ? o->repetition_window : DEFAULT_WINDOW;
     params.seed = o->seed;
     FERRUM_TRY(ferrum_sampler_new(&params, vocab, &g->sampler, err));
-    if (g->model->tokenizer)
-        FERRUM_TRY(
-            ferrum_decoder_new(g->model->tokenizer, FERRUM_DECODE_SKIP_SPECIAL, &g->decoder, err));
+    if (g->model->shared->tokenizer)
+        FERRUM_TRY(ferrum_decoder_new(g->model->shared->tokenizer, FERRUM_DECODE_SKIP_SPECIAL,
+                                      &g->decoder, err));
     g->logits = malloc((size_t)vocab * sizeof *g->logits);
     if (!g->logits)
         return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,
@@ -68,7 +68,7 @@ static ferrum_status_t text_of(generation_t *g, uint32_t token, bool last,
                                ferrum_string_view_t *out_text, ferrum_error_t *err)
 {
     *out_text = (ferrum_string_view_t){"", 0};
-    if (!g->decoder || token >= ferrum_tokenizer_vocab_size(g->model->tokenizer))
+    if (!g->decoder || token >= ferrum_tokenizer_vocab_size(g->model->shared->tokenizer))
         return FERRUM_OK;
     FERRUM_TRY(ferrum_decoder_push(g->decoder, (int32_t)token, out_text, err));
     if (!last)
@@ -143,18 +143,21 @@ static ferrum_status_t run(generation_t *g, const uint32_t *prompt, uint32_t cou
 /* What FERRUM_MOE_PROFILE asked for: where the bucketed forward spent its time. */
 static void log_profile(const ferrum_model_t *model)
 {
+    if (!model->env.profile || ferrum_session_enter(model->session, NULL) != FERRUM_OK)
+        return;
     ferrum_moe_profile_snapshot_t found =
         ferrum_moe_profile_drain(ferrum_moe_scratch_profile(model->moe));
     char text[240];
     size_t used = 0;
+    ferrum_session_leave(model->session);
     if (!ferrum_moe_profile_has_layers(&found))
         return;
     for (int step = 0; step < FERRUM_MOE_STEP_COUNT && used < sizeof text; step++)
         used += (size_t)snprintf(text + used, sizeof text - used, " %s %llu",
                                  ferrum_moe_step_name((ferrum_moe_step_t)step),
                                  (unsigned long long)found.step_us[step]);
-    ferrum_ops_log(&model->ops, FERRUM_LOG_INFO, "%llu MoE layers took %llu us:%s",
-                   (unsigned long long)found.layers,
+    ferrum_ops_log(ferrum_runtime_ops(model->runtime), FERRUM_LOG_INFO,
+                   "%llu MoE layers took %llu us:%s", (unsigned long long)found.layers,
                    (unsigned long long)ferrum_moe_profile_total_us(&found), text);
 }
 
@@ -167,7 +170,7 @@ ferrum_status_t ferrum_generate(ferrum_model_t *model, uint64_t id, const uint32
         (out_result && out_result->head.size < FERRUM_GENERATE_RESULT_MIN_SIZE))
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_LENGTH,
                            "generation needs a model and structs with their sizes set");
-    if (ferrum_kv_cache_find(model->kv, id))
+    if (ferrum_model_length(model, id) != 0)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_RANGE,
                            "request %llu exists: release it before generating under its number",
                            (unsigned long long)id);

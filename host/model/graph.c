@@ -28,7 +28,7 @@ static ferrum_status_t run_again(ferrum_model_t *model, const ferrum_pass_t *pas
 static void give_up(ferrum_model_t *model, const char *step, const ferrum_error_t *why)
 {
     model->graph.failed = true;
-    ferrum_ops_log(&model->ops, FERRUM_LOG_WARN, "graphs of decode steps are off: %s: %s", step,
+    ferrum_ops_log(model->ops, FERRUM_LOG_WARN, "graphs of decode steps are off: %s: %s", step,
                    why->message);
 }
 
@@ -38,9 +38,9 @@ static ferrum_status_t before_capture(ferrum_model_t *model, const ferrum_pass_t
 {
     uint64_t elements =
         (uint64_t)pass->rows * model->config->experts_used * model->config->expert_intermediate;
-    ferrum_status_t status = model->ops.quant->pregrow_gather_scratch(model->ctx, elements, err);
+    ferrum_status_t status = model->ops->quant->pregrow_gather_scratch(model->ctx, elements, err);
     if (status == FERRUM_OK || status == FERRUM_UNSUPPORTED)
-        status = model->ops.backend->context_sync(model->ctx, err);
+        status = model->ops->backend->context_sync(model->ctx, err);
     return status;
 }
 
@@ -48,7 +48,7 @@ static ferrum_status_t capture(ferrum_model_t *model, const ferrum_pass_t *pass,
                                const ferrum_graph_key_t *key, const uint32_t *tokens,
                                ferrum_error_t *err)
 {
-    const ferrum_quant_llm_ops_t *quant = model->ops.quant;
+    const ferrum_quant_llm_ops_t *quant = model->ops->quant;
     ferrum_error_t why = FERRUM_ERROR_INIT;
     FERRUM_TRY(before_capture(model, pass, err));
     if (quant->graph_begin(model->ctx, &why) != FERRUM_OK) {
@@ -78,7 +78,7 @@ ferrum_status_t ferrum_model_run_shared(ferrum_model_t *model, const ferrum_pass
         return run_eagerly(model, pass, err);
     if (graph->seen[pass->rows]) {
         uint32_t launched = 0;
-        FERRUM_TRY(model->ops.quant->graph_replay(model->ctx, &key, &launched, err));
+        FERRUM_TRY(model->ops->quant->graph_replay(model->ctx, &key, &launched, err));
         if (launched) {
             graph->replays++;
             return FERRUM_OK;
@@ -97,7 +97,7 @@ void ferrum_model_reset_graphs(ferrum_model_t *model)
     ferrum_graph_state_t *graph = &model->graph;
     if (!graph->wanted)
         return;
-    (void)model->ops.quant->graph_reset_all(model->ctx, NULL);
+    (void)model->ops->quant->graph_reset_all(model->ctx, NULL);
     memset(graph->seen, 0,
            ((size_t)ferrum_kv_cache_shape(model->kv)->max_sequences + 1) * sizeof *graph->seen);
 }

@@ -1,29 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-#include "host/model/kv_cache.h"
+#include "host/model/kv_cache_internal.h"
 
 #include <ferrum/util.h>
 
 #include <stdlib.h>
 #include <string.h>
-
-#define NO_SEQUENCE UINT32_MAX
-
-struct ferrum_kv_cache {
-    const ferrum_ops_t *ops;
-    ferrum_kv_shape_t shape;
-    uint32_t table_length;
-    uint32_t alive;
-    ferrum_sequence_t *sequences; /* [max_sequences] */
-    uint32_t unused;              /* first of the unused entries */
-    uint32_t *buckets;            /* by id */
-    uint32_t bucket_mask;
-    int32_t *tables; /* [max_sequences, table_length] */
-    ferrum_block_allocator_t *blocks;
-    ferrum_paged_kv_t *pools;     /* paged: [layers] */
-    ferrum_buffer_t **contiguous; /* else: [max_sequences, layers, K and V] */
-    uint64_t elements;            /* of one K or V buffer */
-    uint64_t bytes;
-};
 
 static uint32_t bucket_of(const ferrum_kv_cache_t *cache, uint64_t id)
 {
@@ -33,10 +14,10 @@ static uint32_t bucket_of(const ferrum_kv_cache_t *cache, uint64_t id)
 static void clear_entries(ferrum_kv_cache_t *cache)
 {
     for (size_t i = 0; i <= cache->bucket_mask; i++)
-        cache->buckets[i] = NO_SEQUENCE;
+        cache->buckets[i] = FERRUM_NO_SEQUENCE;
     for (uint32_t i = 0; i < cache->shape.max_sequences; i++) {
         cache->sequences[i].slot = i;
-        cache->sequences[i].next = i + 1 < cache->shape.max_sequences ? i + 1 : NO_SEQUENCE;
+        cache->sequences[i].next = i + 1 < cache->shape.max_sequences ? i + 1 : FERRUM_NO_SEQUENCE;
     }
     cache->unused = 0;
     cache->alive = 0;
@@ -171,15 +152,15 @@ uint64_t ferrum_kv_cache_bytes(const ferrum_kv_cache_t *cache)
 ferrum_sequence_t *ferrum_kv_cache_find(const ferrum_kv_cache_t *cache, uint64_t id)
 {
     uint32_t slot = cache->buckets[bucket_of(cache, id)];
-    while (slot != NO_SEQUENCE && cache->sequences[slot].id != id)
+    while (slot != FERRUM_NO_SEQUENCE && cache->sequences[slot].id != id)
         slot = cache->sequences[slot].next;
-    return slot == NO_SEQUENCE ? NULL : &cache->sequences[slot];
+    return slot == FERRUM_NO_SEQUENCE ? NULL : &cache->sequences[slot];
 }
 
 ferrum_status_t ferrum_kv_cache_add(ferrum_kv_cache_t *cache, uint64_t id,
                                     ferrum_sequence_t **out_sequence, ferrum_error_t *err)
 {
-    if (cache->unused == NO_SEQUENCE)
+    if (cache->unused == FERRUM_NO_SEQUENCE)
         return ferrum_fail(err, FERRUM_RESOURCE_EXHAUSTED, FERRUM_REASON_NONE,
                            "all %u requests are in use: release one or raise "
                            "FERRUM_PAGED_MAX_SEQS",
@@ -285,7 +266,8 @@ static ferrum_buffer_t **contiguous_of(const ferrum_kv_cache_t *cache, uint32_t 
     return &cache->contiguous[((size_t)slot * cache->shape.layers + layer) * 2];
 }
 
-static ferrum_status_t make_contiguous(ferrum_kv_cache_t *cache, uint32_t slot, ferrum_error_t *err)
+ferrum_status_t ferrum_kv_cache_make_contiguous(ferrum_kv_cache_t *cache, uint32_t slot,
+                                                ferrum_error_t *err)
 {
     for (uint32_t i = 0; i < cache->shape.layers; i++) {
         ferrum_buffer_t **pair = contiguous_of(cache, slot, i);
@@ -293,6 +275,11 @@ static ferrum_status_t make_contiguous(ferrum_kv_cache_t *cache, uint32_t slot, 
         FERRUM_TRY(make_buffer(cache, &pair[1], err));
     }
     return FERRUM_OK;
+}
+
+ferrum_status_t ferrum_kv_cache_prepare(ferrum_kv_cache_t *cache, ferrum_error_t *err)
+{
+    return cache->shape.paged ? make_pools(cache, err) : FERRUM_OK;
 }
 
 static ferrum_status_t check_capacity(const ferrum_kv_cache_t *cache,
@@ -317,7 +304,7 @@ ferrum_status_t ferrum_kv_cache_reserve(ferrum_kv_cache_t *cache,
         FERRUM_TRY(check_capacity(cache, sequences[i], count, err));
         needed += blocks_for(sequences[i]->length + count) - sequences[i]->blocks;
         if (!cache->shape.paged)
-            FERRUM_TRY(make_contiguous(cache, sequences[i]->slot, err));
+            FERRUM_TRY(ferrum_kv_cache_make_contiguous(cache, sequences[i]->slot, err));
     }
     if (!cache->shape.paged)
         return FERRUM_OK;
@@ -337,6 +324,12 @@ ferrum_status_t ferrum_kv_cache_reserve(ferrum_kv_cache_t *cache,
         sequence->blocks += grow;
     }
     return FERRUM_OK;
+}
+
+void ferrum_kv_cache_set_running(ferrum_kv_cache_t *cache, const ferrum_sequence_t *sequence,
+                                 uint32_t done, uint32_t count)
+{
+    cache->running = (ferrum_kv_running_t){sequence, done, count};
 }
 
 void ferrum_kv_cache_trim(ferrum_kv_cache_t *cache, ferrum_sequence_t *sequence)

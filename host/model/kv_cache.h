@@ -85,6 +85,12 @@ void ferrum_kv_cache_attach_prefix(ferrum_kv_cache_t *cache, ferrum_sequence_t *
 ferrum_status_t ferrum_kv_cache_reserve(ferrum_kv_cache_t *cache,
                                         ferrum_sequence_t *const *sequences, uint32_t num_sequences,
                                         uint32_t count, ferrum_error_t *err);
+/** Make the pools of a paged cache now. Errors: OUT_OF_MEMORY. */
+ferrum_status_t ferrum_kv_cache_prepare(ferrum_kv_cache_t *cache, ferrum_error_t *err);
+/** Say that @p done of @p count rows of a prompt of @p sequence are written, which its `length`
+ * does not count yet: a swap between two passes of the prompt moves them too. NULL at the end. */
+void ferrum_kv_cache_set_running(ferrum_kv_cache_t *cache, const ferrum_sequence_t *sequence,
+                                 uint32_t done, uint32_t count);
 /** Give back the blocks that lie wholly beyond `length`: undoes a reserve. */
 void ferrum_kv_cache_trim(ferrum_kv_cache_t *cache, ferrum_sequence_t *sequence);
 /** The keys and values of @p tokens are written: count them in, register full blocks. */

@@ -9,10 +9,13 @@ host_model_libferrum_model_la_SOURCES = \
 	host/model/forward.c \
 	host/model/generate.c \
 	host/model/graph.c \
-	host/model/kv_cache.c host/model/kv_cache.h \
+	host/model/kv_cache.c host/model/kv_cache.h host/model/kv_cache_internal.h \
+	host/model/kv_migrate.c host/model/kv_migrate.h \
 	host/model/model.c host/model/model_internal.h \
+	host/model/model_handle.c \
 	host/model/model_load.c \
 	host/model/model_scratch.c \
+	host/model/model_swap.c \
 	host/model/model_text.c \
 	host/model/qwen3_moe_layer.c host/model/qwen3_moe_layer.h \
 	host/model/rope.c host/model/rope.h \

@@ -3,6 +3,11 @@
  * @file model_internal.h
  * @brief A Qwen3-MoE: its parts, and the flow of one step through them.
  *
+ * A model is a set of files and what was made of them on the generation that serves (its image),
+ * shared by any number of handles; each handle has its own requests, cache, threads and scratch and
+ * belongs to one thread at a time. All calls that touch a handle's own state enter its session's
+ * gate, so that a swap finds it between two passes.
+ *
  * One step ("pass") runs some rows through all layers: a piece of one prompt, or one new token of
  * each of several requests. Per layer: qkv, split/norm/RoPE/cache append, attention, output
  * projection, `residual += attention` and norm, router, experts, `residual += experts` and the next
@@ -18,7 +23,7 @@
 #include "host/model/weights.h"
 #include "host/moe/moe_run.h"
 #include "host/runtime/arrays.h"
-#include "host/runtime/runtime_internal.h"
+#include "host/runtime/session_internal.h"
 #include "host/text/tokenizer.h"
 
 /** Which ops attention is made of; decided once per model. */
@@ -78,28 +83,66 @@ typedef struct ferrum_graph_state {
 /** Eager steps before a capture. */
 #define FERRUM_GRAPH_WARMUPS 3u
 
-struct ferrum_model {
-    ferrum_runtime_t *runtime; /**< borrowed */
-    ferrum_ops_t ops;          /**< a copy, so that tests can put other tables in */
-    ferrum_session_t *session;
-    ferrum_context_t *ctx;
-    uint64_t number; /**< distinguishes the graphs of models */
-    ferrum_moe_env_t env;
-    uint32_t max_rows; /**< of one prefill pass */
-
-    ferrum_weights_t weights;
-    const ferrum_model_config_t *config; /**< inside weights */
-    ferrum_tokenizer_t *tokenizer;       /**< NULL: none, for the following reason */
-    ferrum_error_t tokenizer_error;
-    ferrum_matrix_t embedding;
-    ferrum_model_layer_t *layers;
+/** A model's weights on one generation: immutable once loaded, read by all handles. */
+typedef struct ferrum_model_image {
+    ferrum_ops_t ops; /**< a copy, so that tests can put other tables in */
+    ferrum_moe_plan_t plan;
+    uint32_t layer_count;
+    ferrum_model_layer_t *layers; /**< [layer_count] */
     ferrum_buffer_t *final_norm;
     ferrum_linear_t *lm_head;
+    uint64_t held_bytes; /**< occupied by all that: held, or mapped from the files */
+} ferrum_model_image_t;
+
+/** What all handles of a model have in common: its files, which a swap loads again, and what was
+ *  made of them. */
+typedef struct ferrum_model_shared {
+    atomic_uint handles;
+    ferrum_runtime_t *runtime; /**< borrowed */
+    ferrum_moe_env_t env;
+    ferrum_weights_t weights;
+    ferrum_tokenizer_t *tokenizer; /**< NULL: none, for the following reason */
+    ferrum_error_t tokenizer_error;
+    ferrum_matrix_t embedding;
+    ferrum_formats_used_t formats; /**< of the experts */
+    ferrum_object_t object;
+    ferrum_model_image_t *image; /**< serves */
+    ferrum_model_image_t *other; /**< of a swap */
+    float *golden;               /**< logits of the self-test's tokens on the first generation that
+                                      a swap replaced; NULL before */
+    ferrum_dtype_t golden_dtype; /**< that it computed in */
+} ferrum_model_shared_t;
+
+/** How large a handle's cache is to be, 0 where the options decide. */
+typedef struct ferrum_model_sizes {
+    uint32_t capacity;
+    uint32_t max_sequences;
+} ferrum_model_sizes_t;
+
+/** One handle: requests with their cache, threads and scratch. */
+struct ferrum_model {
+    ferrum_runtime_t *runtime; /**< borrowed */
+    ferrum_model_shared_t *shared;
+    const ferrum_model_config_t *config; /**< inside shared */
+    ferrum_session_t *session;           /**< its gate guards everything below */
+    uint64_t number;                     /**< distinguishes the graphs of handles */
+    ferrum_moe_env_t env;
+    ferrum_model_sizes_t sizes; /**< as asked for */
+    ferrum_object_t object;
+    ferrum_model_t *other; /**< of a swap: holds what follows for the other generation */
+
+    /* From here on everything belongs to one generation; a swap exchanges it as a whole. */
+    ferrum_ops_t *ops;            /**< inside the image, as are the next three */
+    ferrum_model_layer_t *layers; /**< [config->layers] */
+    ferrum_buffer_t *final_norm;
+    ferrum_linear_t *lm_head;
+    ferrum_context_t *ctx;      /**< of the session */
     ferrum_buffer_t *cos, *sin; /**< f32 [capacity, head_dim / 2] */
 
     ferrum_attention_path_t attention_path;
     ferrum_kv_layout_t kv_layout; /**< of a paged cache */
     ferrum_attn_config_t attention;
+    uint32_t max_rows; /**< of one prefill pass */
     ferrum_kv_cache_t *kv;
     ferrum_sequence_t **batch; /**< [max_sequences]: requests of the pass at hand */
     uint64_t stamp;
@@ -140,10 +183,37 @@ static inline uint32_t ferrum_model_qkv_dim(const ferrum_model_t *model)
 
 /* ---- model_load.c ---- */
 
-/** Weights of all layers, embedding, head and tables of rotation. The model owns what was loaded,
- *  also when loading stopped half way. */
-ferrum_status_t ferrum_model_load_weights(ferrum_model_t *model, ferrum_error_t *err);
-void ferrum_model_free_weights(ferrum_model_t *model);
+/**
+ * Load a model's weights on @p ops. [any-thread]
+ * @param progress told of the bytes loaded; NULL for a swap, which nobody watches
+ * Errors: those of planning the experts and of loading.
+ */
+ferrum_status_t ferrum_model_image_new(ferrum_model_shared_t *shared, const ferrum_ops_t *ops,
+                                       ferrum_progress_fn *progress, void *progress_arg,
+                                       ferrum_model_image_t **out_image, ferrum_error_t *err);
+/** NULL is ignored. */
+void ferrum_model_image_free(ferrum_model_image_t *image);
+
+/* ---- model_handle.c ---- */
+
+/** Fill what belongs to one generation: cache, scratch, rotation tables. Identity (the fields
+ *  before) is set. On failure close it. */
+ferrum_status_t ferrum_model_open_side(ferrum_model_t *model, ferrum_model_image_t *image,
+                                       ferrum_context_t *ctx, const ferrum_model_sizes_t *sizes,
+                                       ferrum_error_t *err);
+/** Release it; what was not made is ignored. */
+void ferrum_model_close_side(ferrum_model_t *model);
+/** A handle on @p image that no swap knows and no other thread uses. Free it with
+ *  ferrum_model_free_trial. */
+ferrum_status_t ferrum_model_new_trial(ferrum_model_shared_t *shared, ferrum_model_image_t *image,
+                                       uint32_t capacity, ferrum_model_t **out_model,
+                                       ferrum_error_t *err);
+void ferrum_model_free_trial(ferrum_model_t *model);
+
+/* ---- model_swap.c ---- */
+
+extern const ferrum_object_ops_t ferrum_model_shared_object;
+extern const ferrum_object_ops_t ferrum_model_handle_object;
 
 /* ---- model_scratch.c ---- */
 

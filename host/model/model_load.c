@@ -5,8 +5,17 @@
 
 #include "host/formats/name_map.h"
 #include "host/model/model_internal.h"
-#include "host/model/rope.h"
 #include "host/model/row_decoder.h"
+
+/* What is being loaded. The counters in `weights` are its own: a swap loads while others read. */
+typedef struct loading {
+    ferrum_model_image_t *image;
+    const ferrum_model_config_t *config;
+    const ferrum_moe_env_t *env;
+    ferrum_weights_t weights;
+    ferrum_context_t *ctx; /* for uploads */
+    ferrum_formats_used_t formats;
+} loading_t;
 
 /* "model.layers.3.self_attn" + "q_proj". */
 static const char *layer_name(uint32_t layer, const char *part, ferrum_tensor_name_t out_name)
@@ -15,170 +24,265 @@ static const char *layer_name(uint32_t layer, const char *part, ferrum_tensor_na
     return out_name;
 }
 
-static ferrum_status_t load_norm(ferrum_model_t *model, uint32_t layer, const char *part,
-                                 uint32_t count, ferrum_buffer_t **out_buffer, ferrum_error_t *err)
+static ferrum_status_t load_norm(loading_t *l, uint32_t layer, const char *part, uint32_t count,
+                                 ferrum_buffer_t **out_buffer, ferrum_error_t *err)
 {
     ferrum_tensor_name_t name;
-    return ferrum_weights_vector(&model->weights, &model->ops, model->ctx,
-                                 layer_name(layer, part, name), count, out_buffer, err);
+    return ferrum_weights_vector(&l->weights, &l->image->ops, l->ctx, layer_name(layer, part, name),
+                                 count, out_buffer, err);
 }
 
-static ferrum_status_t load_qkv(ferrum_model_t *model, uint32_t index, ferrum_error_t *err)
+static ferrum_status_t load_qkv(loading_t *l, uint32_t index, ferrum_error_t *err)
 {
     static const char *const parts[3] = {"self_attn.q_proj", "self_attn.k_proj",
                                          "self_attn.v_proj"};
-    ferrum_model_layer_t *layer = &model->layers[index];
-    uint32_t outputs[3] = {ferrum_model_q_dim(model), ferrum_model_kv_dim(model),
-                           ferrum_model_kv_dim(model)};
+    ferrum_model_layer_t *layer = &l->image->layers[index];
+    uint32_t kv_dim = l->config->kv_heads * l->config->head_dim;
+    uint32_t outputs[3] = {l->config->heads * l->config->head_dim, kv_dim, kv_dim};
     ferrum_matrix_t matrices[3];
     ferrum_tensor_name_t name;
     for (int i = 0; i < 3; i++)
-        FERRUM_TRY(ferrum_weights_matrix(&model->weights, layer_name(index, parts[i], name),
-                                         outputs[i], model->config->hidden, &matrices[i], err));
-    FERRUM_TRY(ferrum_weights_fuse(&model->weights, &model->ops,
+        FERRUM_TRY(ferrum_weights_matrix(&l->weights, layer_name(index, parts[i], name), outputs[i],
+                                         l->config->hidden, &matrices[i], err));
+    FERRUM_TRY(ferrum_weights_fuse(&l->weights, &l->image->ops,
                                    layer_name(index, "self_attn.qkv_proj", name), matrices, 3,
                                    &layer->qkv, err));
     if (layer->qkv)
         return FERRUM_OK;
     for (int i = 0; i < 3; i++)
-        FERRUM_TRY(ferrum_weights_load(&model->weights, &model->ops,
+        FERRUM_TRY(ferrum_weights_load(&l->weights, &l->image->ops,
                                        layer_name(index, parts[i], name), &matrices[i],
                                        &layer->parts[i], err));
     return FERRUM_OK;
 }
 
-static uint64_t gguf_expert_bytes(const ferrum_model_t *model, uint32_t layer)
+static uint64_t gguf_expert_bytes(const loading_t *l, uint32_t layer)
 {
     static const char *const roles[] = {"gate", "up", "down"};
     uint64_t bytes = 0;
     for (int i = 0; i < 3; i++) {
         ferrum_tensor_name_t name;
         (void)snprintf(name, sizeof name, "blk.%u.ffn_%s_exps.weight", layer, roles[i]);
-        const ferrum_gguf_tensor_t *tensor = ferrum_gguf_find_tensor(model->weights.gguf, name);
+        const ferrum_gguf_tensor_t *tensor = ferrum_gguf_find_tensor(l->weights.gguf, name);
         bytes += tensor ? tensor->bytes : 0;
     }
     return bytes;
 }
 
-static uint64_t gptq_expert_bytes(const ferrum_model_t *model, uint32_t layer)
+static uint64_t gptq_expert_bytes(const loading_t *l, uint32_t layer)
 {
     static const char *const roles[] = {"gate", "up", "down"};
     static const char *const parts[] = {"qweight", "qzeros", "scales", "g_idx"};
     uint64_t bytes = 0;
-    for (uint32_t expert = 0; expert < model->config->experts; expert++) {
+    for (uint32_t expert = 0; expert < l->config->experts; expert++) {
         for (int i = 0; i < 12; i++) {
             ferrum_tensor_name_t name;
             (void)snprintf(name, sizeof name, "model.layers.%u.mlp.experts.%u.%s_proj.%s", layer,
                            expert, roles[i / 4], parts[i % 4]);
             const ferrum_safetensors_tensor_t *tensor =
-                ferrum_safetensors_find(model->weights.checkpoint, name);
+                ferrum_safetensors_find(l->weights.checkpoint, name);
             bytes += tensor ? tensor->bytes : 0;
         }
     }
     return bytes;
 }
 
-static ferrum_status_t load_experts(ferrum_model_t *model, uint32_t index, ferrum_error_t *err)
+static ferrum_status_t load_experts(loading_t *l, uint32_t index, ferrum_error_t *err)
 {
-    const ferrum_model_config_t *c = model->config;
-    const ferrum_weights_t *w = &model->weights;
-    ferrum_expert_stack_t *stack = &model->layers[index].experts;
-    ferrum_moe_path_t path = ferrum_moe_scratch_plan(model->moe)->path;
+    const ferrum_model_config_t *c = l->config;
+    const ferrum_weights_t *w = &l->weights;
+    ferrum_expert_stack_t *stack = &l->image->layers[index].experts;
+    ferrum_moe_path_t path = l->image->plan.path;
     uint64_t file_bytes;
     if (w->gguf) {
-        FERRUM_TRY(ferrum_expert_stack_load_from_gguf(&model->ops, w->gguf, index, c->experts,
+        FERRUM_TRY(ferrum_expert_stack_load_from_gguf(&l->image->ops, w->gguf, index, c->experts,
                                                       c->hidden, c->expert_intermediate, path,
                                                       stack, err));
-        file_bytes = gguf_expert_bytes(model, index);
+        file_bytes = gguf_expert_bytes(l, index);
     } else {
-        FERRUM_TRY(ferrum_expert_stack_load_from_gptq(&model->ops, w->checkpoint, &c->gptq, index,
-                                                      c->experts, c->hidden, c->expert_intermediate,
-                                                      path, stack, err));
-        file_bytes = gptq_expert_bytes(model, index);
+        FERRUM_TRY(ferrum_expert_stack_load_from_gptq(&l->image->ops, w->checkpoint, &c->gptq,
+                                                      index, c->experts, c->hidden,
+                                                      c->expert_intermediate, path, stack, err));
+        file_bytes = gptq_expert_bytes(l, index);
     }
-    model->weights.held_bytes += stack->bytes != 0 ? stack->bytes : file_bytes;
-    return ferrum_weights_advance(&model->weights, file_bytes, err);
+    l->weights.held_bytes += stack->bytes != 0 ? stack->bytes : file_bytes;
+    return ferrum_weights_advance(&l->weights, file_bytes, err);
 }
 
-static ferrum_status_t load_layer(ferrum_model_t *model, uint32_t index, ferrum_error_t *err)
+static ferrum_status_t load_layer(loading_t *l, uint32_t index, ferrum_error_t *err)
 {
-    const ferrum_model_config_t *c = model->config;
-    ferrum_model_layer_t *layer = &model->layers[index];
+    const ferrum_model_config_t *c = l->config;
+    ferrum_model_layer_t *layer = &l->image->layers[index];
     ferrum_tensor_name_t name;
+    FERRUM_TRY(load_norm(l, index, "input_layernorm.weight", c->hidden, &layer->input_norm, err));
     FERRUM_TRY(
-        load_norm(model, index, "input_layernorm.weight", c->hidden, &layer->input_norm, err));
-    FERRUM_TRY(load_norm(model, index, "post_attention_layernorm.weight", c->hidden,
-                         &layer->post_norm, err));
+        load_norm(l, index, "post_attention_layernorm.weight", c->hidden, &layer->post_norm, err));
     if (c->qk_norm) {
         FERRUM_TRY(
-            load_norm(model, index, "self_attn.q_norm.weight", c->head_dim, &layer->q_norm, err));
+            load_norm(l, index, "self_attn.q_norm.weight", c->head_dim, &layer->q_norm, err));
         FERRUM_TRY(
-            load_norm(model, index, "self_attn.k_norm.weight", c->head_dim, &layer->k_norm, err));
+            load_norm(l, index, "self_attn.k_norm.weight", c->head_dim, &layer->k_norm, err));
     }
-    FERRUM_TRY(load_qkv(model, index, err));
-    FERRUM_TRY(ferrum_weights_linear(&model->weights, &model->ops,
+    FERRUM_TRY(load_qkv(l, index, err));
+    FERRUM_TRY(ferrum_weights_linear(&l->weights, &l->image->ops,
                                      layer_name(index, "self_attn.o_proj", name), c->hidden,
-                                     ferrum_model_q_dim(model), &layer->output, err));
-    FERRUM_TRY(ferrum_weights_linear(&model->weights, &model->ops,
+                                     l->config->heads * l->config->head_dim, &layer->output, err));
+    FERRUM_TRY(ferrum_weights_linear(&l->weights, &l->image->ops,
                                      layer_name(index, "mlp.gate", name), c->experts, c->hidden,
                                      &layer->router, err));
-    return load_experts(model, index, err);
+    return load_experts(l, index, err);
 }
 
-static ferrum_status_t load_ends(ferrum_model_t *model, ferrum_error_t *err)
+/* The embedding stays in the file: rows of it are decoded on the host. */
+static ferrum_status_t find_embedding(const loading_t *l, const char *name,
+                                      ferrum_matrix_t *embedding, ferrum_error_t *err)
+{
+    FERRUM_TRY(ferrum_weights_matrix(&l->weights, name, l->config->vocab, l->config->hidden,
+                                     embedding, err));
+    if (!embedding->is_gptq && ferrum_row_decodable(embedding->blocks.format))
+        return FERRUM_OK;
+    const ferrum_format_traits_t *traits = ferrum_format_traits(embedding->blocks.format);
+    return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_FORMAT,
+                       "%s: format %s is not supported for an embedding", name,
+                       embedding->is_gptq ? "gptq" : traits->name);
+}
+
+static ferrum_status_t load_ends(loading_t *l, ferrum_matrix_t *out_embedding, ferrum_error_t *err)
 {
     static const char embedding_name[] = "model.embed_tokens";
-    const ferrum_model_config_t *c = model->config;
-    ferrum_matrix_t *embedding = &model->embedding;
-    FERRUM_TRY(ferrum_weights_matrix(&model->weights, embedding_name, c->vocab, c->hidden,
-                                     embedding, err));
-    if (embedding->is_gptq || !ferrum_row_decodable(embedding->blocks.format)) {
-        const ferrum_format_traits_t *traits = ferrum_format_traits(embedding->blocks.format);
-        return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_FORMAT,
-                           "%s: format %s is not supported for an embedding", embedding_name,
-                           embedding->is_gptq ? "gptq" : traits->name);
-    }
-    FERRUM_TRY(ferrum_weights_vector(&model->weights, &model->ops, model->ctx, "model.norm.weight",
-                                     c->hidden, &model->final_norm, err));
-    bool separate = ferrum_weights_has(&model->weights, "lm_head") &&
-                    (model->weights.gguf || !c->tie_word_embeddings);
+    const ferrum_model_config_t *c = l->config;
+    FERRUM_TRY(find_embedding(l, embedding_name, out_embedding, err));
+    FERRUM_TRY(ferrum_weights_vector(&l->weights, &l->image->ops, l->ctx, "model.norm.weight",
+                                     c->hidden, &l->image->final_norm, err));
+    bool separate =
+        ferrum_weights_has(&l->weights, "lm_head") && (l->weights.gguf || !c->tie_word_embeddings);
     if (separate) {
-        model->weights.held_bytes += embedding->bytes;
-        return ferrum_weights_linear(&model->weights, &model->ops, "lm_head", c->vocab, c->hidden,
-                                     &model->lm_head, err);
+        l->weights.held_bytes += out_embedding->bytes;
+        return ferrum_weights_linear(&l->weights, &l->image->ops, "lm_head", c->vocab, c->hidden,
+                                     &l->image->lm_head, err);
     }
-    if (model->weights.checkpoint && !c->tie_word_embeddings)
+    if (l->weights.checkpoint && !c->tie_word_embeddings)
         return ferrum_fail(err, FERRUM_NOT_FOUND, FERRUM_REASON_OTHER,
                            "%.120s: tensor lm_head.weight is missing and config.json does not tie "
                            "it to the embedding",
-                           ferrum_safetensors_path(model->weights.checkpoint));
-    return ferrum_weights_load(&model->weights, &model->ops, embedding_name, embedding,
-                               &model->lm_head, err);
+                           ferrum_safetensors_path(l->weights.checkpoint));
+    return ferrum_weights_load(&l->weights, &l->image->ops, embedding_name, out_embedding,
+                               &l->image->lm_head, err);
 }
 
-ferrum_status_t ferrum_model_load_weights(ferrum_model_t *model, ferrum_error_t *err)
+/* ---- the plan of the experts ---- */
+
+static ferrum_status_t describe_experts(const loading_t *l, ferrum_moe_problem_t *problems,
+                                        ferrum_error_t *err)
 {
-    const ferrum_model_config_t *c = model->config;
-    FERRUM_TRY(ferrum_weights_advance(&model->weights, 0, err));
-    model->layers = calloc(c->layers, sizeof *model->layers);
-    if (!model->layers)
+    const ferrum_weights_t *w = &l->weights;
+    if (w->checkpoint && !l->config->gptq.present)
+        return ferrum_fail(
+            err, FERRUM_UNSUPPORTED, FERRUM_REASON_FORMAT,
+            "%.120s: experts of a safetensors checkpoint must be GPTQ; convert it to "
+            "GGUF or quantise it",
+            ferrum_safetensors_path(w->checkpoint));
+    for (uint32_t i = 0; i < l->config->layers; i++) {
+        if (w->gguf)
+            FERRUM_TRY(ferrum_moe_problem_from_gguf(w->gguf, i, l->config, &problems[i], err));
+        else
+            FERRUM_TRY(
+                ferrum_moe_problem_from_gptq(w->checkpoint, i, l->config, &problems[i], err));
+    }
+    return FERRUM_OK;
+}
+
+static void note_format(ferrum_formats_used_t *formats, ferrum_weight_format_t format,
+                        uint32_t bits)
+{
+    if (format == FERRUM_FORMAT_GPTQ)
+        formats->gptq_bits |= 1u << (bits & 31);
+    else if (format < 64)
+        formats->blocks |= (uint64_t)1 << format;
+}
+
+static ferrum_status_t plan_experts(loading_t *l, ferrum_error_t *err)
+{
+    uint32_t layers = l->config->layers;
+    ferrum_moe_problem_t *problems = calloc(layers, sizeof *problems);
+    if (!problems)
+        return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,
+                           "out of memory for the description of %u layers", layers);
+    ferrum_status_t status = describe_experts(l, problems, err);
+    if (status == FERRUM_OK)
+        status =
+            ferrum_moe_plan_resolve(&l->image->ops, l->env, problems, layers, &l->image->plan, err);
+    for (uint32_t i = 0; status == FERRUM_OK && i < layers; i++) {
+        const ferrum_weight_format_t roles[] = {problems[i].gate, problems[i].up, problems[i].down};
+        for (int r = 0; r < 3; r++)
+            note_format(&l->formats, roles[r], problems[i].bits);
+    }
+    free(problems);
+    if (status == FERRUM_OK && l->env->graph && !l->image->plan.device_route)
+        ferrum_ops_log(&l->image->ops, FERRUM_LOG_WARN,
+                       "graphs of decode steps are off: routing goes through the host");
+    return status;
+}
+
+/* ---- all of it ---- */
+
+static ferrum_status_t load_all(loading_t *l, ferrum_matrix_t *out_embedding, ferrum_error_t *err)
+{
+    const ferrum_ops_t *ops = &l->image->ops;
+    const ferrum_model_config_t *c = l->config;
+    FERRUM_TRY(plan_experts(l, err));
+    FERRUM_TRY(ops->backend->context_new(ops->device, NULL, &l->ctx, err));
+    FERRUM_TRY(ferrum_weights_advance(&l->weights, 0, err));
+    l->image->layers = calloc(c->layers, sizeof *l->image->layers);
+    if (!l->image->layers)
         return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,
                            "out of memory for %u layers", c->layers);
-    FERRUM_TRY(load_ends(model, err));
-    FERRUM_TRY(ferrum_rope_upload(&model->ops, model->ctx,
-                                  ferrum_kv_cache_shape(model->kv)->capacity, c->head_dim,
-                                  c->rope_theta, &model->cos, &model->sin, err));
+    l->image->layer_count = c->layers;
+    FERRUM_TRY(load_ends(l, out_embedding, err));
     for (uint32_t i = 0; i < c->layers; i++)
-        FERRUM_TRY(load_layer(model, i, err));
-    return ferrum_weights_advance(&model->weights, model->weights.total_bytes, err);
+        FERRUM_TRY(load_layer(l, i, err));
+    FERRUM_TRY(ferrum_weights_advance(&l->weights, l->weights.total_bytes, err));
+    return ops->backend->context_sync(l->ctx, err);
 }
 
-void ferrum_model_free_weights(ferrum_model_t *model)
+ferrum_status_t ferrum_model_image_new(ferrum_model_shared_t *shared, const ferrum_ops_t *ops,
+                                       ferrum_progress_fn *progress, void *progress_arg,
+                                       ferrum_model_image_t **out_image, ferrum_error_t *err)
 {
-    const ferrum_backend_ops_t *b = model->ops.backend;
-    const ferrum_linear_ops_t *linear = model->ops.linear;
-    for (uint32_t i = 0; model->layers && i < model->config->layers; i++) {
-        ferrum_model_layer_t *layer = &model->layers[i];
+    ferrum_matrix_t embedding = {0};
+    loading_t l = {.image = calloc(1, sizeof *l.image),
+                   .config = &shared->weights.config,
+                   .env = &shared->env,
+                   .weights = shared->weights};
+    if (!l.image)
+        return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,
+                           "out of memory for a model's weights");
+    l.image->ops = *ops;
+    l.weights.progress = progress;
+    l.weights.progress_arg = progress_arg;
+    ferrum_status_t status = load_all(&l, &embedding, err);
+    ops->backend->context_free(l.ctx);
+    if (status != FERRUM_OK) {
+        ferrum_model_image_free(l.image);
+        return status;
+    }
+    l.image->held_bytes = l.weights.held_bytes;
+    if (!shared->image) { /* the first one; a swap finds the same again */
+        shared->embedding = embedding;
+        shared->formats = l.formats;
+    }
+    *out_image = l.image;
+    return FERRUM_OK;
+}
+
+void ferrum_model_image_free(ferrum_model_image_t *image)
+{
+    if (!image)
+        return;
+    const ferrum_backend_ops_t *b = image->ops.backend;
+    const ferrum_linear_ops_t *linear = image->ops.linear;
+    for (uint32_t i = 0; i < image->layer_count; i++) {
+        ferrum_model_layer_t *layer = &image->layers[i];
         ferrum_expert_stack_free(&layer->experts);
         linear->release(layer->router);
         linear->release(layer->output);
@@ -190,11 +294,8 @@ void ferrum_model_free_weights(ferrum_model_t *model)
         b->buffer_release(layer->q_norm);
         b->buffer_release(layer->k_norm);
     }
-    free(model->layers);
-    if (model->ctx) {
-        linear->release(model->lm_head);
-        b->buffer_release(model->final_norm);
-        b->buffer_release(model->cos);
-        b->buffer_release(model->sin);
-    }
+    free(image->layers);
+    linear->release(image->lm_head);
+    b->buffer_release(image->final_norm);
+    free(image);
 }

@@ -56,7 +56,7 @@ static ferrum_status_t reserve_one(ferrum_model_t *model, ferrum_device_array_t 
         return FERRUM_OK;
     *grew = true;
     return ferrum_device_array_reserve(
-        &model->ops, integers ? FERRUM_DTYPE_I32 : model->ops.info.activation_dtype, count, array,
+        model->ops, integers ? FERRUM_DTYPE_I32 : model->ops->info.activation_dtype, count, array,
         err);
 }
 
@@ -129,10 +129,10 @@ void ferrum_model_free_scratch(ferrum_model_t *model)
         return;
     uint32_t count = list_needs(model, 1, 1, needs);
     for (uint32_t i = 0; i < count; i++)
-        ferrum_device_array_free(&model->ops, needs[i].array);
+        ferrum_device_array_free(model->ops, needs[i].array);
     uint32_t requests = ferrum_kv_cache_shape(model->kv)->max_sequences;
     for (uint32_t i = 0; s->tables_of && i < requests; i++)
-        ferrum_device_array_free(&model->ops, &s->tables_of[i]);
+        ferrum_device_array_free(model->ops, &s->tables_of[i]);
     free(s->tables_of);
     ferrum_host_array_free(&s->embedded);
     ferrum_host_array_free(&s->indices);
@@ -149,6 +149,6 @@ uint64_t ferrum_model_scratch_bytes(const ferrum_model_t *model)
         elements += activations[i]->count;
     uint64_t integers =
         s->cu_seqlens.count + s->positions.count + s->lengths.count + s->tables.count;
-    return elements * ferrum_dtype_bytes(model->ops.info.activation_dtype) + integers * 4 +
+    return elements * ferrum_dtype_bytes(model->ops->info.activation_dtype) + integers * 4 +
            ferrum_moe_scratch_bytes(model->moe);
 }

@@ -12,15 +12,16 @@ ferrum_status_t ferrum_model_encode(const ferrum_model_t *model, const char *tex
     if (!model || !text || !out_count || (!out_tokens && capacity != 0))
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_NULL,
                            "encoding needs a model, text and room for tokens");
-    if (!model->tokenizer)
-        return ferrum_fail(err, model->tokenizer_error.status, model->tokenizer_error.reason, "%s",
-                           model->tokenizer_error.message);
+    if (!model->shared->tokenizer)
+        return ferrum_fail(err, model->shared->tokenizer_error.status,
+                           model->shared->tokenizer_error.reason, "%s",
+                           model->shared->tokenizer_error.message);
     ferrum_token_list_t list = {0};
     ferrum_encode_flags_t flags = FERRUM_ENCODE_ADD_BOS;
     if (parse_special)
         flags |= FERRUM_ENCODE_PARSE_SPECIAL;
     ferrum_status_t status =
-        ferrum_tokenizer_encode(model->tokenizer, text, text_bytes, flags, &list, err);
+        ferrum_tokenizer_encode(model->shared->tokenizer, text, text_bytes, flags, &list, err);
     if (status == FERRUM_OK) {
         *out_count = list.count;
         if (list.count > capacity)
@@ -36,9 +37,10 @@ ferrum_status_t ferrum_model_encode(const ferrum_model_t *model, const char *tex
 
 const char *ferrum_model_token_bytes(const ferrum_model_t *model, uint32_t token, size_t *out_bytes)
 {
-    if (!model || !model->tokenizer || token >= ferrum_tokenizer_vocab_size(model->tokenizer))
+    if (!model || !model->shared->tokenizer ||
+        token >= ferrum_tokenizer_vocab_size(model->shared->tokenizer))
         return NULL;
-    ferrum_string_view_t bytes = ferrum_tokenizer_bytes(model->tokenizer, (int32_t)token);
+    ferrum_string_view_t bytes = ferrum_tokenizer_bytes(model->shared->tokenizer, (int32_t)token);
     if (out_bytes)
         *out_bytes = bytes.length;
     return bytes.data ? bytes.data : "";
@@ -50,5 +52,6 @@ int ferrum_model_is_end(const ferrum_model_t *model, uint32_t token)
         return 0;
     if (ferrum_model_config_is_eos(model->config, (int64_t)token))
         return 1;
-    return model->tokenizer && ferrum_tokenizer_eos(model->tokenizer) == (int64_t)token;
+    return model->shared->tokenizer &&
+           ferrum_tokenizer_eos(model->shared->tokenizer) == (int64_t)token;
 }

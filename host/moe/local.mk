@@ -11,6 +11,7 @@ host_moe_libferrum_moe_la_SOURCES = \
 	host/moe/expert_stack_gptq.c \
 	host/moe/expert_stack_ops.c \
 	host/moe/layer.c \
+	host/moe/layer_weights.c host/moe/layer_weights.h \
 	host/moe/moe_env.c host/moe/moe_env.h \
 	host/moe/moe_forward.c host/moe/moe_forward.h \
 	host/moe/moe_forward_bucketed.c host/moe/moe_forward_bucketed.h \

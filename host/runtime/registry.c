@@ -49,17 +49,18 @@ void ferrum_registry_begin(ferrum_registry_t *registry)
     (void)pthread_mutex_unlock(&registry->lock);
 }
 
-static void end_building(ferrum_registry_t *registry)
+void ferrum_registry_end(ferrum_registry_t *registry)
 {
+    (void)pthread_mutex_lock(&registry->lock);
     registry->builders--;
     (void)pthread_cond_broadcast(&registry->changed);
     (void)pthread_mutex_unlock(&registry->lock);
 }
 
 void ferrum_registry_add(ferrum_registry_t *registry, ferrum_object_t *object,
-                         const ferrum_object_ops_t *ops, void *self, ferrum_pin_t *pin)
+                         const ferrum_object_ops_t *ops, void *self, ferrum_gate_t *gate)
 {
-    *object = (ferrum_object_t){.ops = ops, .self = self, .pin = pin};
+    *object = (ferrum_object_t){.ops = ops, .self = self, .gate = gate};
     (void)pthread_mutex_lock(&registry->lock);
     object->previous = registry->last;
     if (registry->last)
@@ -67,13 +68,7 @@ void ferrum_registry_add(ferrum_registry_t *registry, ferrum_object_t *object,
     else
         registry->first = object;
     registry->last = object;
-    end_building(registry);
-}
-
-void ferrum_registry_abandon(ferrum_registry_t *registry)
-{
-    (void)pthread_mutex_lock(&registry->lock);
-    end_building(registry);
+    (void)pthread_mutex_unlock(&registry->lock);
 }
 
 void ferrum_registry_remove(ferrum_registry_t *registry, ferrum_object_t *object)
@@ -97,18 +92,18 @@ void ferrum_registry_remove(ferrum_registry_t *registry, ferrum_object_t *object
     (void)pthread_mutex_unlock(&registry->lock);
 }
 
-/* ---- pins ---- */
+/* ---- gates ---- */
 
-ferrum_status_t ferrum_pin_enter_slowly(ferrum_registry_t *registry, ferrum_pin_t *pin,
-                                        ferrum_error_t *err)
+ferrum_status_t ferrum_gate_enter_slowly(ferrum_registry_t *registry, ferrum_gate_t *gate,
+                                         ferrum_error_t *err)
 {
     (void)pthread_mutex_lock(&registry->lock);
     for (;;) {
         uint32_t word = 0;
-        if (atomic_compare_exchange_strong_explicit(&pin->word, &word, FERRUM_PIN_HELD,
+        if (atomic_compare_exchange_strong_explicit(&gate->word, &word, FERRUM_GATE_HELD,
                                                     memory_order_acquire, memory_order_relaxed))
             break;
-        if (word & FERRUM_PIN_HELD) {
+        if (word & FERRUM_GATE_HELD) {
             (void)pthread_mutex_unlock(&registry->lock);
             return ferrum_fail(err, FERRUM_BUSY, FERRUM_REASON_OTHER,
                                "another thread is using this session or model: give each thread "
@@ -120,24 +115,24 @@ ferrum_status_t ferrum_pin_enter_slowly(ferrum_registry_t *registry, ferrum_pin_
     return FERRUM_OK;
 }
 
-void ferrum_pin_wake(ferrum_registry_t *registry)
+void ferrum_gate_wake(ferrum_registry_t *registry)
 {
     (void)pthread_mutex_lock(&registry->lock);
     (void)pthread_cond_broadcast(&registry->changed);
     (void)pthread_mutex_unlock(&registry->lock);
 }
 
-void ferrum_pin_close(ferrum_pin_t *pin)
+void ferrum_gate_close(ferrum_gate_t *gate)
 {
-    (void)atomic_fetch_or_explicit(&pin->word, FERRUM_PIN_CLOSED, memory_order_acquire);
+    (void)atomic_fetch_or_explicit(&gate->word, FERRUM_GATE_CLOSED, memory_order_acquire);
 }
 
-bool ferrum_pin_wait(ferrum_registry_t *registry, ferrum_pin_t *pin, int64_t deadline_ns)
+bool ferrum_gate_wait(ferrum_registry_t *registry, ferrum_gate_t *gate, int64_t deadline_ns)
 {
     const struct timespec deadline = {(time_t)(deadline_ns / 1000000000),
                                       (long)(deadline_ns % 1000000000)};
     int error = 0;
-    while (atomic_load_explicit(&pin->word, memory_order_acquire) & FERRUM_PIN_HELD) {
+    while (atomic_load_explicit(&gate->word, memory_order_acquire) & FERRUM_GATE_HELD) {
         if (error)
             return false;
         error = pthread_cond_timedwait(&registry->changed, &registry->lock, &deadline);
@@ -145,8 +140,8 @@ bool ferrum_pin_wait(ferrum_registry_t *registry, ferrum_pin_t *pin, int64_t dea
     return true;
 }
 
-void ferrum_pin_open(ferrum_registry_t *registry, ferrum_pin_t *pin)
+void ferrum_gate_open(ferrum_registry_t *registry, ferrum_gate_t *gate)
 {
-    (void)atomic_fetch_and_explicit(&pin->word, ~FERRUM_PIN_CLOSED, memory_order_release);
+    (void)atomic_fetch_and_explicit(&gate->word, ~FERRUM_GATE_CLOSED, memory_order_release);
     (void)pthread_cond_broadcast(&registry->changed);
 }

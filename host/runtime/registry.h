@@ -10,20 +10,20 @@
  *
  * ## Memory order
  *
- * A *pin* is one word of a session with two bits, HELD (a pass is running) and CLOSED (a swap keeps
- * the session out). Its four transitions are read-modify-writes of that one word:
+ * A *gate* is one word of a session with two bits, HELD (a pass is running) and CLOSED (a swap
+ * keeps the session out). Its four transitions are read-modify-writes of that one word:
  *
  *     session: enter   compare-exchange 0 -> HELD,    acquire
  *              leave   and ~HELD,                     release
  *     swapper: close   or CLOSED, then wait for !HELD, acquire
  *              open    and ~CLOSED,                   release
  *
- * Enter succeeds only on 0 and close counts as done only without HELD, so a pass and a closed pin
+ * Enter succeeds only on 0 and close counts as done only without HELD, so a pass and a closed gate
  * exclude each other. Whatever a pass wrote is visible to the swapper, which reads the word after
  * `leave` released it; whatever the swapper wrote is visible to the next pass, which reads the word
  * after `open` released it (later read-modify-writes of the same word continue either release
  * sequence). So all fields that a swap exchanges are plain: sessions read them between enter and
- * leave, the swapper writes them while *every* pin of the runtime is closed. Everybody else reads
+ * leave, the swapper writes them while *every* gate of the runtime is closed. Everybody else reads
  * them under the registry's lock.
  *
  * A wait takes the lock; a thread that clears a bit takes it too before it wakes others, but only
@@ -52,9 +52,9 @@ typedef struct ferrum_object_ops {
     ferrum_status_t (*rebuild)(void *self, const ferrum_generation_t *next, ferrum_error_t *err);
     /** Try the other side; @p out_error is relative to the bound. NULL: nothing to try. */
     ferrum_status_t (*self_test)(void *self, double *out_error, ferrum_error_t *err);
-    /** Move what requests need; every pin is closed. NULL: nothing to move. */
+    /** Move what requests need; every gate is closed. NULL: nothing to move. */
     ferrum_status_t (*migrate)(void *self, uint32_t *requests, ferrum_error_t *err);
-    /** Exchange the sides; every pin is closed. Cannot fail. */
+    /** Exchange the sides; every gate is closed. Cannot fail. */
     void (*publish)(void *self);
     /** Release the side that does not serve, if there is one. */
     void (*discard)(void *self);
@@ -64,15 +64,15 @@ typedef struct ferrum_object_ops {
     void (*formats)(void *self, ferrum_formats_used_t *formats);
 } ferrum_object_ops_t;
 
-typedef struct ferrum_pin {
+typedef struct ferrum_gate {
     _Atomic uint32_t word;
-} ferrum_pin_t;
+} ferrum_gate_t;
 
 /** An entry; embedded in the object, zero before it is added. */
 typedef struct ferrum_object {
     const ferrum_object_ops_t *ops;
     void *self;
-    ferrum_pin_t *pin; /**< of a session, else NULL */
+    ferrum_gate_t *gate; /**< of a session, else NULL */
     struct ferrum_object *next, *previous;
     bool rebuilt; /**< the other side exists, for the swap that is running */
     bool busy;    /**< a swap works on it without the lock: it cannot be freed now */
@@ -81,10 +81,10 @@ typedef struct ferrum_object {
 /** Objects of one runtime in the order of their making, and who may change the list. */
 typedef struct ferrum_registry {
     pthread_mutex_t lock;
-    pthread_cond_t changed; /**< anything below, or a pin */
+    pthread_cond_t changed; /**< anything below, or a gate */
     ferrum_object_t *first, *last;
-    uint32_t builders; /**< objects being made on the generation that serves */
-    bool exchanging;   /**< no new builders until the exchange is over */
+    uint32_t builders; /**< threads that make or free objects on the generation that serves */
+    bool exchanging;   /**< steps 4 to 6 of a swap: the list stays as it is */
     bool swapping;
     bool closing;
 } ferrum_registry_t;
@@ -93,63 +93,64 @@ typedef struct ferrum_registry {
 ferrum_status_t ferrum_registry_init(ferrum_registry_t *registry, ferrum_error_t *err);
 void ferrum_registry_destroy(ferrum_registry_t *registry);
 
-/** From here to one of the next two calls the serving generation stays. [any-thread] */
+/** Begin to make or free objects: until the end the serving generation stays. Does not nest.
+ *  [any-thread] */
 void ferrum_registry_begin(ferrum_registry_t *registry);
-/** Enter the finished @p object. */
+void ferrum_registry_end(ferrum_registry_t *registry);
+/** Enter the finished @p object, between begin and end. */
 void ferrum_registry_add(ferrum_registry_t *registry, ferrum_object_t *object,
-                         const ferrum_object_ops_t *ops, void *self, ferrum_pin_t *pin);
-/** It could not be made. */
-void ferrum_registry_abandon(ferrum_registry_t *registry);
-/** Take @p object out and release its other side; one that was never added is ignored. */
+                         const ferrum_object_ops_t *ops, void *self, ferrum_gate_t *gate);
+/** Take @p object out, between begin and end, and release its other side; one that was never added
+ *  is ignored. */
 void ferrum_registry_remove(ferrum_registry_t *registry, ferrum_object_t *object);
 
-/* ---- pins ---- */
+/* ---- gates ---- */
 
 enum {
-    FERRUM_PIN_HELD = 1u,
-    FERRUM_PIN_CLOSED = 2u
+    FERRUM_GATE_HELD = 1u,
+    FERRUM_GATE_CLOSED = 2u
 };
 
 /** The slow way in: waits until a swap lets the session go on.
  *  Errors: BUSY, the session is in use by another thread. */
-ferrum_status_t ferrum_pin_enter_slowly(ferrum_registry_t *registry, ferrum_pin_t *pin,
-                                        ferrum_error_t *err);
+ferrum_status_t ferrum_gate_enter_slowly(ferrum_registry_t *registry, ferrum_gate_t *gate,
+                                         ferrum_error_t *err);
 /** Tell a swap that waits. */
-void ferrum_pin_wake(ferrum_registry_t *registry);
+void ferrum_gate_wake(ferrum_registry_t *registry);
 
 /** Begin a forward pass. [one-per-session] Errors: BUSY. */
-static inline ferrum_status_t ferrum_pin_enter(ferrum_registry_t *registry, ferrum_pin_t *pin,
-                                               ferrum_error_t *err)
+static inline ferrum_status_t ferrum_gate_enter(ferrum_registry_t *registry, ferrum_gate_t *gate,
+                                                ferrum_error_t *err)
 {
     uint32_t idle = 0;
-    if (atomic_compare_exchange_strong_explicit(&pin->word, &idle, FERRUM_PIN_HELD,
+    if (atomic_compare_exchange_strong_explicit(&gate->word, &idle, FERRUM_GATE_HELD,
                                                 memory_order_acquire, memory_order_relaxed))
         return FERRUM_OK;
-    return ferrum_pin_enter_slowly(registry, pin, err);
+    return ferrum_gate_enter_slowly(registry, gate, err);
 }
 
 /** End it. [one-per-session] */
-static inline void ferrum_pin_leave(ferrum_registry_t *registry, ferrum_pin_t *pin)
+static inline void ferrum_gate_leave(ferrum_registry_t *registry, ferrum_gate_t *gate)
 {
-    if (atomic_fetch_and_explicit(&pin->word, ~FERRUM_PIN_HELD, memory_order_release) &
-        FERRUM_PIN_CLOSED)
-        ferrum_pin_wake(registry);
+    if (atomic_fetch_and_explicit(&gate->word, ~FERRUM_GATE_HELD, memory_order_release) &
+        FERRUM_GATE_CLOSED)
+        ferrum_gate_wake(registry);
 }
 
-/** Whether a swap waits for the pass that holds @p pin. [one-per-session] */
-static inline bool ferrum_pin_wanted(const ferrum_pin_t *pin)
+/** Whether a swap waits for the pass that holds @p gate. [one-per-session] */
+static inline bool ferrum_gate_wanted(const ferrum_gate_t *gate)
 {
-    return atomic_load_explicit(&pin->word, memory_order_relaxed) & FERRUM_PIN_CLOSED;
+    return atomic_load_explicit(&gate->word, memory_order_relaxed) & FERRUM_GATE_CLOSED;
 }
 
 /* ---- for swaps; lock held ---- */
 
 /** Ask a session to stop after its pass. */
-void ferrum_pin_close(ferrum_pin_t *pin);
+void ferrum_gate_close(ferrum_gate_t *gate);
 /** Wait for that until @p deadline_ns of CLOCK_MONOTONIC; false when it comes first. */
-bool ferrum_pin_wait(ferrum_registry_t *registry, ferrum_pin_t *pin, int64_t deadline_ns);
+bool ferrum_gate_wait(ferrum_registry_t *registry, ferrum_gate_t *gate, int64_t deadline_ns);
 /** Let the session go on. */
-void ferrum_pin_open(ferrum_registry_t *registry, ferrum_pin_t *pin);
+void ferrum_gate_open(ferrum_registry_t *registry, ferrum_gate_t *gate);
 
 /** CLOCK_MONOTONIC in ns. */
 int64_t ferrum_now_ns(void);

@@ -3,6 +3,7 @@
 #include "host/runtime/memory.h"
 #include "host/runtime/runtime_internal.h"
 
+#include <ferrum/swap.h>
 #include <ferrum/util.h>
 
 #include <stdlib.h>
@@ -11,11 +12,12 @@
 struct ferrum_runtime {
     ferrum_memory_t *memory; /* NULL: the caller's allocator */
     ferrum_loader_t *loader;
-    ferrum_module_t *module;
-    ferrum_device_t *device;
-    ferrum_ops_t ops;
     ferrum_moe_env_t moe_env;
     uint32_t threads;
+    bool has_registry;
+    bool has_zombies; /* plugins that may still use the memory; written by swaps */
+    ferrum_registry_t registry;
+    _Atomic(ferrum_generation_t *) serving; /* changes only in the exchange of a swap */
 };
 
 /* What the caller's options say, field by field, whatever minor he was compiled with. */
@@ -32,77 +34,6 @@ static ferrum_status_t read_options(const ferrum_runtime_options_t *given,
     size_t bytes = given->head.size < sizeof *given ? given->head.size : sizeof *given;
     memcpy(out_options, given, bytes);
     return FERRUM_OK;
-}
-
-static ferrum_status_t parse_precision(const ferrum_options_t *options,
-                                       ferrum_precision_t *out_precision, ferrum_error_t *err)
-{
-    const char *text = ferrum_options_get(options, "FERRUM_PRECISION");
-    if (!text)
-        *out_precision = FERRUM_PRECISION_DEFAULT;
-    else if (strcmp(text, "accurate") == 0)
-        *out_precision = FERRUM_PRECISION_ACCURATE;
-    else if (strcmp(text, "fast") == 0)
-        *out_precision = FERRUM_PRECISION_FAST;
-    else
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_PRECISION,
-                           "FERRUM_PRECISION=%.40s: choose accurate or fast", text);
-    return FERRUM_OK;
-}
-
-/* A stub backend opens devices and then refuses every problem. Say so now, in one line, and not in
- * the middle of loading a model. */
-static ferrum_status_t check_computes(const ferrum_ops_t *ops, ferrum_error_t *err)
-{
-    ferrum_error_t why = FERRUM_ERROR_INIT;
-    ferrum_weight_format_t formats[64] = {FERRUM_FORMAT_GPTQ};
-    size_t count = 1;
-    for (ferrum_weight_format_t f = 0; f < 64 && count < 64; f++)
-        if (ferrum_format_traits(f))
-            formats[count++] = f;
-    for (size_t i = 0; i < count; i++) {
-        ferrum_problem_t problem = {.head = FERRUM_HEAD(ferrum_problem_t),
-                                    .kind = FERRUM_PROBLEM_EXPERT_FFN,
-                                    .format = formats[i],
-                                    .format_down = formats[i],
-                                    .bits = formats[i] == FERRUM_FORMAT_GPTQ ? 4 : 0,
-                                    .group_size = formats[i] == FERRUM_FORMAT_GPTQ ? 128 : 0,
-                                    .k = 2048,
-                                    .n = 768,
-                                    .experts = 128,
-                                    .top_k = 8,
-                                    .activation_dtype = ops->info.activation_dtype};
-        if (ops->moe->supports(ops->device, &problem, &why) == FERRUM_OK)
-            return FERRUM_OK;
-        problem.kind = FERRUM_PROBLEM_LINEAR;
-        if (ops->quant->supports(ops->device, &problem, &why) == FERRUM_OK)
-            return FERRUM_OK;
-    }
-    return ferrum_fail(err, FERRUM_UNSUPPORTED, why.reason,
-                       "it takes no weight format at all (%.120s)", why.message);
-}
-
-static ferrum_status_t open_device(ferrum_runtime_t *runtime, ferrum_error_t *err)
-{
-    const ferrum_options_t *options = ferrum_loader_options(runtime->loader);
-    const char *name = ferrum_module_name(runtime->module);
-    ferrum_device_options_t device_options = {.head = FERRUM_HEAD(ferrum_device_options_t)};
-    if (strcmp(name, "cuda") == 0)
-        device_options.ordinal = (uint32_t)ferrum_options_uint(options, "FERRUM_CUDA_DEVICE");
-    ferrum_error_t why = FERRUM_ERROR_INIT;
-    ferrum_status_t status = ferrum_module_backend(runtime->module)
-                                 ->device_open(ferrum_module_host(runtime->module), &device_options,
-                                               &runtime->device, &why);
-    if (status == FERRUM_OK)
-        status = ferrum_ops_init(runtime->module, runtime->device, &runtime->ops, &why);
-    if (status == FERRUM_OK)
-        status = check_computes(&runtime->ops, &why);
-    if (status != FERRUM_OK)
-        return ferrum_fail(err, status, why.reason,
-                           "backend %.40s cannot be used: %.120s; FERRUM_BACKEND picks another",
-                           name, why.message);
-    runtime->ops.load_trace = runtime->moe_env.load_trace;
-    return parse_precision(options, &runtime->ops.precision, err);
 }
 
 static ferrum_status_t make_loader(ferrum_runtime_t *runtime, const ferrum_runtime_options_t *given,
@@ -132,10 +63,15 @@ ferrum_status_t ferrum_runtime_open(const ferrum_runtime_options_t *options,
     if (status == FERRUM_OK)
         status =
             ferrum_moe_env_parse(ferrum_loader_options(runtime->loader), &runtime->moe_env, err);
+    ferrum_generation_t *first = NULL;
     if (status == FERRUM_OK)
-        status = ferrum_loader_select(runtime->loader, given.backend, &runtime->module, err);
-    if (status == FERRUM_OK)
-        status = open_device(runtime, err);
+        status = ferrum_generation_open(runtime->loader, given.backend, &runtime->moe_env, 1,
+                                        &first, err);
+    atomic_init(&runtime->serving, first);
+    if (status == FERRUM_OK) {
+        status = ferrum_registry_init(&runtime->registry, err);
+        runtime->has_registry = status == FERRUM_OK;
+    }
     if (status != FERRUM_OK) {
         ferrum_runtime_close(runtime);
         return status;
@@ -146,32 +82,85 @@ ferrum_status_t ferrum_runtime_open(const ferrum_runtime_options_t *options,
     return FERRUM_OK;
 }
 
+/* A swap that runs looks at `closing` between its steps. */
+static void stop_swaps(ferrum_registry_t *registry)
+{
+    (void)pthread_mutex_lock(&registry->lock);
+    registry->closing = true;
+    while (registry->swapping)
+        (void)pthread_cond_wait(&registry->changed, &registry->lock);
+    (void)pthread_mutex_unlock(&registry->lock);
+}
+
 void ferrum_runtime_close(ferrum_runtime_t *runtime)
 {
     if (!runtime)
         return;
-    if (runtime->device)
-        ferrum_module_backend(runtime->module)->device_release(runtime->device);
-    ferrum_module_release(runtime->module, NULL);
+    if (runtime->has_registry) {
+        stop_swaps(&runtime->registry);
+        ferrum_registry_destroy(&runtime->registry);
+    }
+    ferrum_unload_report_t report = {.unloaded = 0};
+    ferrum_generation_close(atomic_load(&runtime->serving), 0, &report, NULL);
     ferrum_loader_free(runtime->loader);
-    ferrum_memory_free(runtime->memory);
+    if (!runtime->has_zombies && report.leaked_blocks == 0)
+        ferrum_memory_free(runtime->memory);
     free(runtime);
+}
+
+/* ---- what serves ---- */
+
+ferrum_generation_t *ferrum_runtime_serving(const ferrum_runtime_t *runtime)
+{
+    return atomic_load_explicit(&runtime->serving, memory_order_acquire);
+}
+
+void ferrum_runtime_serve(ferrum_runtime_t *runtime, ferrum_generation_t *generation)
+{
+    atomic_store_explicit(&runtime->serving, generation, memory_order_release);
+}
+
+void ferrum_runtime_note_zombie(ferrum_runtime_t *runtime)
+{
+    runtime->has_zombies = true;
+}
+
+ferrum_registry_t *ferrum_runtime_registry(ferrum_runtime_t *runtime)
+{
+    return &runtime->registry;
+}
+
+ferrum_loader_t *ferrum_runtime_loader(const ferrum_runtime_t *runtime)
+{
+    return runtime->loader;
+}
+
+uint64_t ferrum_runtime_generation(const ferrum_runtime_t *runtime)
+{
+    return ferrum_runtime_serving(runtime)->number;
 }
 
 ferrum_module_t *ferrum_runtime_module(const ferrum_runtime_t *runtime)
 {
-    return runtime->module;
+    return ferrum_runtime_serving(runtime)->module;
 }
 
 ferrum_device_t *ferrum_runtime_device(const ferrum_runtime_t *runtime)
 {
-    return runtime->device;
+    return ferrum_runtime_serving(runtime)->device;
 }
 
 const ferrum_device_info_t *ferrum_runtime_device_info(const ferrum_runtime_t *runtime)
 {
-    return &runtime->ops.info;
+    return &ferrum_runtime_serving(runtime)->ops.info;
 }
+
+const ferrum_ops_t *ferrum_runtime_ops(const ferrum_runtime_t *runtime)
+{
+    return &ferrum_runtime_serving(runtime)->ops;
+}
+
+/* ---- what stays ---- */
 
 const ferrum_options_t *ferrum_runtime_get_options(const ferrum_runtime_t *runtime)
 {
@@ -181,11 +170,6 @@ const ferrum_options_t *ferrum_runtime_get_options(const ferrum_runtime_t *runti
 uint32_t ferrum_runtime_threads(const ferrum_runtime_t *runtime)
 {
     return runtime->threads;
-}
-
-const ferrum_ops_t *ferrum_runtime_ops(const ferrum_runtime_t *runtime)
-{
-    return &runtime->ops;
 }
 
 const ferrum_moe_env_t *ferrum_runtime_moe_env(const ferrum_runtime_t *runtime)

@@ -275,16 +275,16 @@ START_TEST(failed_steps_leave_requests_alone)
     ferrum_error_t err = FERRUM_ERROR_INIT;
     uint64_t ids[COUNT] = {100, 101, 102, 103, 104};
     uint32_t tokens[COUNT] = {1, 2, 3, 4, 5};
-    ferrum_backend_ops_t table = *model->ops.backend;
+    ferrum_backend_ops_t table = *model->ops->backend;
     real_norm = table.fused_add_rms_norm;
     table.fused_add_rms_norm = failing_norm;
-    const ferrum_backend_ops_t *real = model->ops.backend;
+    const ferrum_backend_ops_t *real = model->ops->backend;
     make_requests(COUNT);
     ferrum_block_allocator_t *blocks = ferrum_kv_cache_blocks(model->kv);
     uint32_t free_blocks = ferrum_block_allocator_free_count(blocks);
 
     for (int after = 0; after < 4; after++) {
-        model->ops.backend = &table;
+        model->ops->backend = &table;
         calls_left = after;
         ck_assert_int_eq(ferrum_model_decode_batch(model, ids, tokens, COUNT, logits, &err),
                          FERRUM_DEVICE_ERROR);
@@ -297,7 +297,7 @@ START_TEST(failed_steps_leave_requests_alone)
         calls_left = after;
         ck_assert_int_eq(ferrum_model_prefill(model, 200, prompt, 20, logits, &err),
                          FERRUM_DEVICE_ERROR);
-        model->ops.backend = real;
+        model->ops->backend = real;
         ck_assert_uint_eq(ferrum_block_allocator_free_count(blocks), free_blocks);
         ck_assert_uint_eq(ferrum_model_length(model, 200), 0);
         for (uint32_t i = 0; i < COUNT; i++)

@@ -174,7 +174,7 @@ static void force_attention(ferrum_attention_path_t path)
     ferrum_kv_cache_free(model->kv);
     model->kv = NULL;
     shape.paged = path <= FERRUM_ATTENTION_PAGED;
-    ck_assert_int_eq(ferrum_kv_cache_new(&model->ops, &shape, &model->kv, NULL), FERRUM_OK);
+    ck_assert_int_eq(ferrum_kv_cache_new(model->ops, &shape, &model->kv, NULL), FERRUM_OK);
     model->attention_path = path;
     model->attention.kv_seq_stride = shape.paged ? 0 : shape.capacity;
 }
@@ -262,13 +262,14 @@ START_TEST(separate_projections_agree)
         uint32_t outputs[3] = {ferrum_model_q_dim(model), ferrum_model_kv_dim(model),
                                ferrum_model_kv_dim(model)};
         ck_assert_ptr_nonnull(layer->qkv);
-        model->ops.linear->release(layer->qkv);
+        model->ops->linear->release(layer->qkv);
         layer->qkv = NULL;
         for (int p = 0; p < 3; p++) {
             char name[64];
             (void)snprintf(name, sizeof name, "model.layers.%u.self_attn.%s", i, parts[p]);
-            ck_assert_int_eq(ferrum_weights_linear(&model->weights, &model->ops, name, outputs[p],
-                                                   model->config->hidden, &layer->parts[p], NULL),
+            ck_assert_int_eq(ferrum_weights_linear(&model->shared->weights, model->ops, name,
+                                                   outputs[p], model->config->hidden,
+                                                   &layer->parts[p], NULL),
                              FERRUM_OK);
         }
     }

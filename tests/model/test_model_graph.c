@@ -38,8 +38,8 @@ static ferrum_status_t fake_begin(ferrum_context_t *ctx, ferrum_error_t *err)
     if (++fake.begins == fake.fail_begin)
         return ferrum_fail(err, FERRUM_DEVICE_ERROR, FERRUM_REASON_OTHER, "begin fails");
     fake.recording = true;
-    return model->ops.backend->buffer_read_f32(ctx, model->scratch.residual.buffer, 0,
-                                               fake.residual, COUNT * SYNTH_HIDDEN, err);
+    return model->ops->backend->buffer_read_f32(ctx, model->scratch.residual.buffer, 0,
+                                                fake.residual, COUNT * SYNTH_HIDDEN, err);
 }
 
 static ferrum_status_t fake_end(ferrum_context_t *ctx, const ferrum_graph_key_t *key,
@@ -49,8 +49,8 @@ static ferrum_status_t fake_end(ferrum_context_t *ctx, const ferrum_graph_key_t 
     fake.key = *key;
     if (++fake.ends == fake.fail_end) /* and leaves the buffers as it likes */
         return ferrum_fail(err, FERRUM_DEVICE_ERROR, FERRUM_REASON_OTHER, "end fails");
-    return model->ops.backend->buffer_write_f32(ctx, model->scratch.residual.buffer, 0,
-                                                fake.residual, COUNT * SYNTH_HIDDEN, err);
+    return model->ops->backend->buffer_write_f32(ctx, model->scratch.residual.buffer, 0,
+                                                 fake.residual, COUNT * SYNTH_HIDDEN, err);
 }
 
 /* The recorded step is always the whole pass over the requests in model->batch. */
@@ -101,24 +101,24 @@ static ferrum_status_t fake_forward(ferrum_context_t *ctx, const ferrum_linear_t
 static void install_fake(void)
 {
     memset(&fake, 0, sizeof fake);
-    fake.real_quant = model->ops.quant;
-    fake.real_linear = model->ops.linear;
-    fake.quant = *model->ops.quant;
-    fake.linear = *model->ops.linear;
+    fake.real_quant = model->ops->quant;
+    fake.real_linear = model->ops->linear;
+    fake.quant = *model->ops->quant;
+    fake.linear = *model->ops->linear;
     fake.quant.graph_begin = fake_begin;
     fake.quant.graph_end = fake_end;
     fake.quant.graph_replay = fake_replay;
     fake.quant.graph_reset = fake_reset;
     fake.quant.graph_reset_all = fake_reset_all;
     fake.linear.forward = fake_forward;
-    model->ops.quant = &fake.quant;
-    model->ops.linear = &fake.linear;
+    model->ops->quant = &fake.quant;
+    model->ops->linear = &fake.linear;
 }
 
 static void remove_fake(void)
 {
-    model->ops.quant = fake.real_quant;
-    model->ops.linear = fake.real_linear;
+    model->ops->quant = fake.real_quant;
+    model->ops->linear = fake.real_linear;
 }
 
 /* ---- */

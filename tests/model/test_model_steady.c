@@ -106,7 +106,7 @@ START_TEST(decode_allocates_nothing)
     ck_assert_int_eq(ferrum_model_decode(model, 0, tokens[0], logits, NULL), FERRUM_OK);
 
     ferrum_context_stats_t before = {.head = FERRUM_HEAD(ferrum_context_stats_t)}, after = before;
-    ck_assert_int_eq(model->ops.backend->context_stats(model->ctx, &before, NULL), FERRUM_OK);
+    ck_assert_int_eq(model->ops->backend->context_stats(model->ctx, &before, NULL), FERRUM_OK);
     uint64_t plugin = fixture.allocations, host = allocations, reads = environment_reads;
     for (int step = 0; step < STEPS; step++) { /* crosses block boundaries on the way */
         if (ferrum_model_decode_batch(model, ids, tokens, COUNT, logits, NULL) != FERRUM_OK ||
@@ -115,7 +115,7 @@ START_TEST(decode_allocates_nothing)
     }
     uint64_t plugin_after = fixture.allocations, host_after = allocations;
     uint64_t reads_after = environment_reads;
-    ck_assert_int_eq(model->ops.backend->context_stats(model->ctx, &after, NULL), FERRUM_OK);
+    ck_assert_int_eq(model->ops->backend->context_stats(model->ctx, &after, NULL), FERRUM_OK);
     ck_assert_msg(host_after == host, "%s: the host allocated %d times", cases[_i].path,
                   (int)(host_after - host));
     ck_assert_msg(plugin_after == plugin, "%s: the plugin allocated %d times", cases[_i].path,

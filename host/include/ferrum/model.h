@@ -4,7 +4,11 @@
  * @brief Model tier of libferrum: a whole Qwen3-MoE from a GGUF file or a GPTQ checkpoint.
  *
  * A model holds weights and a paged KV cache on one runtime. Requests are numbered by the caller;
- * each has its own sequence in the cache. One thread at a time drives a model.
+ * each has its own sequence in the cache. One thread at a time drives a model; a server with
+ * several gives each its own handle of the same weights (ferrum_model_share). A call on a handle
+ * that another thread is using returns FERRUM_BUSY.
+ *
+ * ferrum_runtime_swap (ferrum/swap.h) changes the backend under all of them, requests included.
  */
 #ifndef FERRUM_MODEL_H
 #define FERRUM_MODEL_H
@@ -28,6 +32,8 @@ typedef struct ferrum_model_options {
     uint32_t max_sequences; /**< requests alive at once; 0: FERRUM_PAGED_MAX_SEQS */
     ferrum_progress_fn *progress;
     void *progress_arg;
+    uint32_t threads; /**< of this handle; 0: the runtime's. Since 1.0 */
+    uint32_t reserved;
 } ferrum_model_options_t;
 
 /** Frozen least size of ferrum_model_options_t. */
@@ -57,7 +63,17 @@ typedef struct ferrum_model_info {
 FERRUM_API ferrum_status_t ferrum_model_open(ferrum_runtime_t *runtime, const char *path,
                                              const ferrum_model_options_t *options,
                                              ferrum_model_t **out_model, ferrum_error_t *err);
-/** Free; NULL is ignored. */
+/**
+ * Another handle of the weights of @p model, with requests, KV cache, threads and scratch of its
+ * own: one for each thread of a server. Handles are equal; the weights go with the last of them.
+ * @param model   not being freed meanwhile; may be in use on another thread
+ * @param options NULL: those of the environment; progress is not called
+ * Errors: OUT_OF_MEMORY, RESOURCE_EXHAUSTED (threads). [any-thread] Since 1.0.
+ */
+FERRUM_API ferrum_status_t ferrum_model_share(const ferrum_model_t *model,
+                                              const ferrum_model_options_t *options,
+                                              ferrum_model_t **out_model, ferrum_error_t *err);
+/** Free a handle, and the weights with the last one; NULL is ignored. */
 FERRUM_API void ferrum_model_free(ferrum_model_t *model);
 /** Describe; head of @p out_info is set by the caller. */
 FERRUM_API ferrum_status_t ferrum_model_get_info(const ferrum_model_t *model,
