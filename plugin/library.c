@@ -7,6 +7,7 @@
 #include "traces.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
 
 struct ferrum_library {
@@ -60,9 +61,12 @@ static ferrum_status_t link_library(ferrum_library_t *library, const char *path,
 {
     const char *shown = ferrum_path_tail(path);
     (void)snprintf(library->name, sizeof library->name, "/proc/self/fd/%d", library->image.fd);
-    if (library->may_start_threads && !ferrum_threads_list(&library->threads_before))
-        return ferrum_fail(err, FERRUM_IO, FERRUM_REASON_OTHER,
-                           "%s: cannot list the threads of this process; is /proc mounted?", shown);
+    if (library->may_start_threads && !ferrum_threads_list(&library->threads_before)) {
+        int why = errno;
+        return ferrum_fail(
+            err, why == ENOMEM ? FERRUM_OUT_OF_MEMORY : FERRUM_IO, FERRUM_REASON_OTHER,
+            "%s: cannot list the threads of this process in /proc: %s", shown, strerror(why));
+    }
     library->handle = ferrum_sys->dl_open(library->name);
     if (!library->handle) {
         const char *why = dlerror();

@@ -83,3 +83,4 @@ include tests/cli/local.mk
 include tests/cuda/local.mk
 include tests/cuda_emu/local.mk
 include tests/fuzz/local.mk
+include tests/faults/local.mk

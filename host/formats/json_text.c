@@ -11,7 +11,8 @@ ferrum_status_t ferrum_json_parse(const char *text, size_t bytes, const char *la
     json_error_t error;
     json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
     if (!root) {
-        if (json_error_code(&error) == json_error_out_of_memory)
+        /* Jansson says nothing at all when memory runs out early. */
+        if (!error.text[0] || json_error_code(&error) == json_error_out_of_memory)
             return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_OTHER,
                                "%.140s: no memory to parse the JSON", label);
         return ferrum_fail(err, FERRUM_CORRUPT, FERRUM_REASON_FORMAT,

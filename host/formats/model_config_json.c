@@ -236,11 +236,12 @@ static ferrum_status_t load(const char *directory, const char *name, bool requir
                            "no memory to read %.160s", directory);
     (void)snprintf(path, bytes, "%s/%s", directory, name);
     *out_root = NULL;
-    ferrum_status_t status = ferrum_json_load(path, out_root, required ? err : NULL);
+    ferrum_error_t why = FERRUM_ERROR_INIT;
+    ferrum_status_t status = ferrum_json_load(path, out_root, &why);
     if (status == FERRUM_NOT_FOUND && !required)
         status = FERRUM_OK;
-    else if (status != FERRUM_OK && !required)
-        status = ferrum_json_load(path, out_root, err);
+    else if (status != FERRUM_OK)
+        (void)ferrum_fail(err, status, why.reason, "%s", why.message);
     free(path);
     return status;
 }

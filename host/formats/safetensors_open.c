@@ -240,12 +240,11 @@ static ferrum_status_t open_directory(const char *path, ferrum_safetensors_t **o
         char *file = join(path, strlen(path), candidates[i].name);
         if (!file)
             return fail_memory(path, err);
-        if (stat(file, &info) == 0) {
-            ferrum_status_t status = candidates[i].open(file, out_checkpoint, err);
-            free(file);
-            return status;
-        }
+        bool absent = stat(file, &info) != 0 && errno == ENOENT;
+        ferrum_status_t status = absent ? FERRUM_OK : candidates[i].open(file, out_checkpoint, err);
         free(file);
+        if (!absent)
+            return status;
     }
     return ferrum_fail(err, FERRUM_NOT_FOUND, FERRUM_REASON_OTHER,
                        "%.120s has neither model.safetensors nor model.safetensors.index.json; "

@@ -33,6 +33,10 @@ ferrum_status_t ferrum_pretokenizer_add(ferrum_pretokenizer_t *pretokenizer, con
                       PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, NULL);
     if (!code) {
         PCRE2_UCHAR text[128];
+        if (error == PCRE2_ERROR_HEAP_FAILED)
+            return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_OTHER,
+                               "pre-tokenizer: no memory for a pattern of %zu bytes",
+                               strlen(pattern));
         (void)pcre2_get_error_message(error, text, sizeof text);
         return ferrum_fail(err, FERRUM_CORRUPT, FERRUM_REASON_FORMAT,
                            "pre-tokenizer: bad pattern at character %zu: %s", offset,

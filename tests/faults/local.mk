@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+# Every call to the operating system or to a library fails once; see tests/support/faults.h.
+if HAVE_CHECK
+fault_ldflags = \
+	-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=posix_memalign \
+	-Wl,--wrap=free,--wrap=open,--wrap=read,--wrap=write,--wrap=fstat,--wrap=stat,--wrap=fcntl \
+	-Wl,--wrap=mmap,--wrap=memfd_create,--wrap=ftruncate,--wrap=opendir,--wrap=fdopendir \
+	-Wl,--wrap=fopen,--wrap=dlopen,--wrap=dlclose,--wrap=dlsym \
+	-Wl,--wrap=pthread_create,--wrap=pthread_mutex_init \
+	-Wl,--wrap=pthread_cond_init,--wrap=hwloc_topology_init,--wrap=hwloc_topology_load \
+	-Wl,--wrap=pcre2_compile_8,--wrap=pcre2_match_data_create_8,--wrap=utf8proc_map
+
+check_LTLIBRARIES += tests/support/libferrum-test-faults.la
+tests_support_libferrum_test_faults_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) \
+	$(CHECK_CFLAGS) $(JANSSON_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS) $(HWLOC_CFLAGS)
+tests_support_libferrum_test_faults_la_SOURCES = \
+	tests/support/faults.c tests/support/faults.h \
+	tests/support/faults_wrapped.c tests/support/faults_wrapped.h
+tests_support_libferrum_test_faults_la_LIBADD = \
+	$(JANSSON_LIBS) $(PCRE2_LIBS) $(UTF8PROC_LIBS) $(HWLOC_LIBS)
+
+fault_tests = \
+	tests/faults/test_files \
+	tests/faults/test_plugins
+check_PROGRAMS += $(fault_tests)
+TESTS += $(fault_tests)
+fault_cppflags = $(host_cppflags) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
+
+tests_faults_test_files_CPPFLAGS = $(fault_cppflags)
+tests_faults_test_files_LDFLAGS = $(fault_ldflags)
+tests_faults_test_files_LDADD = tests/text/libtinyvocab.la \
+	tests/support/libferrum-test-support.la host/text/libferrum-text.la \
+	host/formats/libferrum-formats.la tests/support/libferrum-test-faults.la $(CHECK_LIBS)
+
+tests_faults_test_plugins_CPPFLAGS = $(fault_cppflags)
+tests_faults_test_plugins_LDFLAGS = $(fault_ldflags)
+tests_faults_test_plugins_LDADD = tests/loader/libferrum-loader-test.la \
+	tests/support/libferrum-test-support.la plugin/libferrum-plugin.la \
+	tests/support/libferrum-test-faults.la $(CHECK_LIBS)
+endif
