@@ -84,7 +84,10 @@ typedef struct ferrum_buffer_info {
 /** Frozen least size of ferrum_buffer_info_t. */
 #define FERRUM_BUFFER_INFO_MIN_SIZE 32u
 
-/** Counters of a context since it was made: what a steady-state step must keep flat. */
+/**
+ * Counters of a context since it was made: what a steady-state step must keep flat. Work that is
+ * recorded into a graph is not counted, a replay counts as one graph_replay.
+ */
 typedef struct ferrum_context_stats {
     ferrum_head_t head;
     uint64_t launches;    /**< kernels or parallel regions started */
@@ -92,6 +95,8 @@ typedef struct ferrum_context_stats {
     uint64_t allocations; /**< allocations of host or device memory */
     uint64_t copies;      /**< copies between host and device */
     uint64_t graph_replays;
+    uint64_t device_copies; /**< copies within the device that are no kernel of the backend */
+    uint64_t memsets;       /**< the same for clears */
 } ferrum_context_stats_t;
 
 /** Frozen least size of ferrum_context_stats_t. */

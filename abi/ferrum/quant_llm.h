@@ -297,8 +297,9 @@ typedef struct ferrum_marlin_stack_ops {
                                       ferrum_error_t *err);
     /**
      * For each dispatch: `out[out_row .. +rows, N] = in[in_row .. +rows, K] * W[expert]^T`.
-     * @p dispatches is host memory; output ranges must not overlap. @p k must equal the stack's.
-     * An empty list succeeds. [one-per-context] Since 1.0.
+     * @p dispatches is host memory, which is not looked at after the call: a graph that records
+     * the call keeps the list. Output ranges must not overlap. @p k must equal the stack's. An
+     * empty list succeeds. [one-per-context] Since 1.0.
      */
     ferrum_status_t (*gemm_phase_batched)(ferrum_context_t *ctx, ferrum_marlin_stack_t *stack,
                                           const ferrum_buffer_t *in,

@@ -11,8 +11,9 @@
 #include <ferrum/host.h>
 #include <ferrum/util.h>
 
-/** Least version of the driver (1000*major + 10*minor) whose functions are all in the list. */
-#define FERRUM_CUDA_DRIVER_MIN 12000
+/** Least version of the driver (1000*major + 10*minor): it has all functions of the list and takes
+ *  kernels with more than 4096 bytes of parameters. */
+#define FERRUM_CUDA_DRIVER_MIN 12010
 
 #define FERRUM_CUDA_POINTER(name, symbol, parameters) CUresult(*name) parameters;
 typedef struct ferrum_cuda_driver {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The routed experts end to end. Few pairs: gate_up and down per pair, combine: 3 launches. Many: a
- * stable order by expert first, padded to tiles: 5 launches. Rows are indexed by pair id
+ * stable order by expert first, padded to tiles: 4 launches. Rows are indexed by pair id
  * throughout, so combining needs no map. Nothing here allocates, copies or waits once scratch has
  * grown.
  */
@@ -22,7 +22,7 @@ typedef struct forward {
     uint32_t sorted_max, blocks;
     CUdeviceptr hidden; /**< act [pairs, I] */
     CUdeviceptr slots;  /**< f32 [pairs, h] */
-    CUdeviceptr counts, sorted, block_experts, total;
+    CUdeviceptr sorted, block_experts, total;
 } forward_t;
 
 static ferrum_status_t check_args(ferrum_context_t *ctx, const ferrum_expert_ffn_t *ffn,
@@ -52,7 +52,6 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, forward_t *forward, ferrum
     const ferrum_expert_ffn_t *ffn = forward->ffn;
     const uint64_t pairs = forward->pairs, experts = ffn->local_experts;
     const uint64_t act_bytes = ferrum_dtype_bytes(ctx->device->act);
-    CUdeviceptr plan;
 
     FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_HIDDEN,
                                    ferrum_cuda_mul3(pairs, ffn->intermediate, act_bytes),
@@ -71,12 +70,10 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, forward_t *forward, ferrum
                            (unsigned long long)pairs, (unsigned long long)experts);
     forward->sorted_max = (uint32_t)sorted_max;
     forward->blocks = (uint32_t)((experts < pairs ? experts : pairs) + pairs / forward->tile_rows);
-    FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_PLAN,
-                                   (experts + sorted_max + sorted_max / forward->tile_rows + 1) *
-                                       sizeof(int32_t),
-                                   &plan, err));
-    forward->counts = plan;
-    forward->sorted = forward->counts + experts * sizeof(int32_t);
+    FERRUM_TRY(
+        ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_PLAN,
+                            (sorted_max + sorted_max / forward->tile_rows + 1) * sizeof(int32_t),
+                            &forward->sorted, err));
     forward->block_experts = forward->sorted + sorted_max * sizeof(int32_t);
     forward->total = forward->block_experts + sorted_max / forward->tile_rows * sizeof(int32_t);
     return FERRUM_OK;
@@ -85,19 +82,19 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, forward_t *forward, ferrum
 static ferrum_status_t run_plan(ferrum_context_t *ctx, const forward_t *forward,
                                 ferrum_error_t *err)
 {
-    ferrum_plan_args_t plan = {.ids = ferrum_cuda_at(forward->args->ids, 0),
-                               .sorted = forward->sorted,
-                               .block_experts = forward->block_experts,
-                               .total = forward->total,
-                               .pairs = forward->pairs,
-                               .experts = forward->ffn->local_experts,
-                               .first_expert = forward->ffn->first_expert,
-                               .top_k = 1,
-                               .block_size = forward->tile_rows,
-                               .sorted_max = forward->sorted_max,
-                               .sorted_pairs = 1};
+    const ferrum_plan_args_t plan = {.ids = ferrum_cuda_at(forward->args->ids, 0),
+                                     .sorted = forward->sorted,
+                                     .block_experts = forward->block_experts,
+                                     .total = forward->total,
+                                     .pairs = forward->pairs,
+                                     .experts = forward->ffn->local_experts,
+                                     .first_expert = forward->ffn->first_expert,
+                                     .top_k = 1,
+                                     .block_size = forward->tile_rows,
+                                     .sorted_max = forward->sorted_max,
+                                     .sorted_pairs = 1};
 
-    return forward->tile_rows == 1 ? FERRUM_OK : ferrum_cuda_plan(ctx, &plan, forward->counts, err);
+    return forward->tile_rows == 1 ? FERRUM_OK : ferrum_cuda_plan(ctx, &plan, err);
 }
 
 /** One product over all pairs; the caller sets weights, x, out, top_k and outer. */

@@ -16,15 +16,17 @@
     X(attention, attention, ACT)                                                                   \
     X(experts, product_1, ACT)                                                                     \
     X(experts, gate_up_1, ACT)                                                                     \
+    X(experts, dispatch_1, ACT)                                                                    \
     X(experts, product_8, ACT)                                                                     \
     X(experts, gate_up_8, ACT)                                                                     \
+    X(experts, dispatch_8, ACT)                                                                    \
     X(experts, product_32, ACT)                                                                    \
     X(experts, gate_up_32, ACT)                                                                    \
-    X(moe, route, ACT)                                                                             \
-    X(moe, plan_count, ANY)                                                                        \
-    X(moe, plan_place, ANY)                                                                        \
-    X(moe, combine, ACT)                                                                           \
-    X(moe, moe_silu_mul, ACT)                                                                      \
+    X(experts, dispatch_32, ACT)                                                                   \
+    X(route, route, ACT)                                                                           \
+    X(plan, plan, ANY)                                                                             \
+    X(combine, combine, ACT)                                                                       \
+    X(combine, moe_silu_mul, ACT)                                                                  \
     X(gemm, gemm_small, ACT)                                                                       \
     X(gemm, gemm_large, ACT)                                                                       \
     X(rows, rms_norm, ACT)                                                                         \

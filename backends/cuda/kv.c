@@ -89,8 +89,9 @@ ferrum_status_t ferrum_cuda_rope_from(const char *function, ferrum_context_t *ct
         operands[count++] =
             (ferrum_cuda_operand_t){"q_norm", rope->q_norm, FERRUM_CUDA_ACT_OR_F32, 0, head_dim};
     if (normed && args->has_kv)
-        operands[count++] =
-            (ferrum_cuda_operand_t){"k_norm", rope->k_norm, rope->q_norm->dtype, 0, head_dim};
+        operands[count++] = (ferrum_cuda_operand_t){
+            "k_norm", rope->k_norm, rope->q_norm ? rope->q_norm->dtype : FERRUM_CUDA_ACT_OR_F32, 0,
+            head_dim};
     FERRUM_TRY(ferrum_cuda_check_operands(function, ctx, operands, count, err));
     args->mode = rope->mode;
     args->eps = rope->eps;

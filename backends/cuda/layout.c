@@ -95,7 +95,7 @@ ferrum_status_t ferrum_cuda_kv_cache_append_head_major(
     const uint64_t cache_count = ferrum_cuda_mul3(kv_heads, capacity, head_dim);
     const uint64_t new_count = ferrum_cuda_mul3(kv_heads, count, head_dim);
     const ferrum_buffer_t *const from[] = {new_k, new_v}, *const to[] = {cache_k, cache_v};
-    ferrum_move_args_t args;
+    ferrum_move_args_t args = {0};
 
     FERRUM_CUDA_CHECK(ctx, err, {"cache_k", cache_k, FERRUM_CUDA_ACT, 0, cache_count},
                       {"cache_v", cache_v, FERRUM_CUDA_ACT, 0, cache_count},

@@ -9,9 +9,6 @@ struct ferrum_marlin_stack {
     ferrum_cuda_weights_t weights;
 };
 
-_Static_assert(sizeof(ferrum_moe_dispatch_t) == sizeof(ferrum_row_dispatch_t),
-               "dispatches go to the device as they are");
-
 ferrum_status_t ferrum_cuda_load_gptq_stacked(ferrum_device_t *device,
                                               const ferrum_gptq_t *const *experts,
                                               uint32_t num_experts,
@@ -79,10 +76,8 @@ ferrum_status_t ferrum_cuda_zero_workspace(ferrum_context_t *ctx, ferrum_marlin_
 /** Every dispatch lies in the buffers, and no output row is written twice. */
 static ferrum_status_t check_dispatches(const ferrum_cuda_weights_t *weights,
                                         const ferrum_moe_dispatch_t *dispatches, uint32_t count,
-                                        uint64_t in_rows, uint64_t out_rows, uint32_t *out_longest,
-                                        ferrum_error_t *err)
+                                        uint64_t in_rows, uint64_t out_rows, ferrum_error_t *err)
 {
-    *out_longest = 0;
     for (uint32_t i = 0; i < count; i++) {
         const ferrum_moe_dispatch_t *d = &dispatches[i];
         if (d->expert >= weights->experts)
@@ -103,7 +98,6 @@ static ferrum_status_t check_dispatches(const ferrum_cuda_weights_t *weights,
                                    "gemm_phase_batched: dispatches %u and %u write the same row", j,
                                    i);
         }
-        *out_longest = d->rows > *out_longest ? d->rows : *out_longest;
     }
     return FERRUM_OK;
 }
@@ -114,9 +108,6 @@ ferrum_status_t ferrum_cuda_gemm_phase_batched(ferrum_context_t *ctx, ferrum_mar
                                                uint32_t count, ferrum_buffer_t *out, uint32_t k,
                                                ferrum_error_t *err)
 {
-    CUdeviceptr table;
-    uint32_t longest;
-
     FERRUM_CUDA_CHECK_POINTER(stack, err);
     const ferrum_cuda_weights_t *weights = &stack->weights;
     FERRUM_CUDA_CHECK(ctx, err, {"in", in, FERRUM_CUDA_ACT, 0, 0},
@@ -126,25 +117,18 @@ ferrum_status_t ferrum_cuda_gemm_phase_batched(ferrum_context_t *ctx, ferrum_mar
     if (count == 0)
         return FERRUM_OK;
     FERRUM_CUDA_CHECK_POINTER(dispatches, err);
-    FERRUM_TRY(check_dispatches(weights, dispatches, count, in->count / k, out->count / weights->n,
-                                &longest, err));
-    /* The list lies on the host: a replay would find another one there. */
-    FERRUM_TRY(ferrum_cuda_check_not_capturing(ctx, __func__, err));
-    FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_UPLOAD,
-                                   (uint64_t)count * sizeof *dispatches, &table, err));
-    FERRUM_TRY(ferrum_cuda_upload(ctx, table, dispatches, count, sizeof *dispatches, NULL, err));
+    FERRUM_TRY(
+        check_dispatches(weights, dispatches, count, in->count / k, out->count / weights->n, err));
+    FERRUM_TRY(ferrum_cuda_weights_note(ctx, weights, err));
     const ferrum_product_args_t args = {.w = weights->gpu,
                                         .x = ferrum_cuda_at(in, 0),
                                         .out = ferrum_cuda_at(out, 0),
-                                        .experts = table,
                                         .out_stride = weights->n,
                                         .mode = FERRUM_ROWS_DISPATCHES,
                                         .num_experts = weights->experts,
                                         .rows = UINT32_MAX,
                                         .top_k = 1};
-    const uint32_t tile_rows = ferrum_cuda_tile_rows(longest);
-    return ferrum_cuda_product(ctx, &args, tile_rows, ferrum_cuda_ceil(longest, tile_rows), count,
-                               err);
+    return ferrum_cuda_product_dispatches(ctx, &args, dispatches, count, err);
 }
 
 ferrum_status_t ferrum_cuda_gemm_phase_vllm(ferrum_context_t *ctx, ferrum_marlin_stack_t *stack,

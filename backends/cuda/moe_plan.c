@@ -4,15 +4,6 @@
 #include "backends/cuda/entries.h"
 #include "backends/cuda/product.h"
 
-static ferrum_status_t run(ferrum_context_t *ctx, ferrum_plan_args_t *args, ferrum_error_t *err)
-{
-    CUdeviceptr counts;
-
-    FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_PLAN,
-                                   (uint64_t)args->experts * sizeof(uint32_t), &counts, err));
-    return ferrum_cuda_plan(ctx, args, counts, err);
-}
-
 ferrum_status_t ferrum_cuda_upload_moe_routing(ferrum_context_t *ctx, const int32_t *sorted,
                                                uint32_t sorted_count, const int32_t *expert_ids,
                                                uint32_t block_count, int32_t past_padded,
@@ -55,14 +46,14 @@ ferrum_status_t ferrum_cuda_moe_build_pairs_by_token(
     if (pairs > 0 && top_k == 0)
         return FERRUM_CUDA_REFUSE(err, FERRUM_REASON_TOP_K, "top_k is %u", top_k);
 
-    ferrum_plan_args_t args = {.ids = ferrum_cuda_at(expert_ids, 0),
-                               .row_of_pair = ferrum_cuda_at(pairs_by_token, 0),
-                               .token_of_row = ferrum_cuda_at(packed_token_idx, 0),
-                               .offsets = ferrum_cuda_at(expert_offsets, 0),
-                               .pairs = pairs,
-                               .experts = num_experts,
-                               .top_k = top_k};
-    return run(ctx, &args, err);
+    const ferrum_plan_args_t args = {.ids = ferrum_cuda_at(expert_ids, 0),
+                                     .row_of_pair = ferrum_cuda_at(pairs_by_token, 0),
+                                     .token_of_row = ferrum_cuda_at(packed_token_idx, 0),
+                                     .offsets = ferrum_cuda_at(expert_offsets, 0),
+                                     .pairs = pairs,
+                                     .experts = num_experts,
+                                     .top_k = top_k};
+    return ferrum_cuda_plan(ctx, &args, err);
 }
 
 /** A padded alignment; see moe_align_block_size. */
@@ -103,17 +94,17 @@ static ferrum_status_t check_align(ferrum_context_t *ctx, const align_t *align, 
 static ferrum_status_t run_align(ferrum_context_t *ctx, const align_t *align, ferrum_error_t *err)
 {
     FERRUM_TRY(check_align(ctx, align, err));
-    ferrum_plan_args_t args = {.ids = ferrum_cuda_at(align->expert_ids, 0),
-                               .sorted = ferrum_cuda_at(align->sorted, 0),
-                               .block_experts = ferrum_cuda_at(align->block_ids, 0),
-                               .total = ferrum_cuda_at(align->total, 0),
-                               .pairs = align->pairs,
-                               .experts = align->experts,
-                               .top_k = 1,
-                               .block_size = align->block_size,
-                               .sorted_max = align->sorted_max,
-                               .sorted_pairs = align->pair_ids};
-    return run(ctx, &args, err);
+    const ferrum_plan_args_t args = {.ids = ferrum_cuda_at(align->expert_ids, 0),
+                                     .sorted = ferrum_cuda_at(align->sorted, 0),
+                                     .block_experts = ferrum_cuda_at(align->block_ids, 0),
+                                     .total = ferrum_cuda_at(align->total, 0),
+                                     .pairs = align->pairs,
+                                     .experts = align->experts,
+                                     .top_k = 1,
+                                     .block_size = align->block_size,
+                                     .sorted_max = align->sorted_max,
+                                     .sorted_pairs = align->pair_ids};
+    return ferrum_cuda_plan(ctx, &args, err);
 }
 
 ferrum_status_t
@@ -151,7 +142,7 @@ ferrum_status_t ferrum_cuda_compute_ids_tpe(
                       {"down_args", down_args, FERRUM_DTYPE_U32, 0, 3});
     FERRUM_TRY(ferrum_cuda_check_pair_count(__func__, pairs, err));
 
-    ferrum_plan_args_t args = {
+    const ferrum_plan_args_t args = {
         .ids = ferrum_cuda_at(selected, 0),
         .lists = ferrum_cuda_at(ids, 0),
         .lengths = ferrum_cuda_at(tpe, 0),
@@ -160,5 +151,5 @@ ferrum_status_t ferrum_cuda_compute_ids_tpe(
         .experts = num_experts,
         .top_k = 1,
         .launch_rows = {m_gate_up, m_down}};
-    return run(ctx, &args, err);
+    return ferrum_cuda_plan(ctx, &args, err);
 }

@@ -55,7 +55,7 @@ struct ferrum_buffer {
 
 /** What a context's scratch blocks are for; each is in use by one op at a time. */
 typedef enum ferrum_cuda_scratch {
-    FERRUM_CUDA_SCRATCH_UPLOAD,  /**< host arrays that one launch reads: ids, dispatches */
+    FERRUM_CUDA_SCRATCH_UPLOAD,  /**< host arrays that one launch reads: ids */
     FERRUM_CUDA_SCRATCH_RESULT,  /**< what a launch tells the host: argmax, flags */
     FERRUM_CUDA_SCRATCH_GATHER,  /**< activations in packed order, permuted for act-order */
     FERRUM_CUDA_SCRATCH_PARTIAL, /**< f32 partial sums */

@@ -2,7 +2,8 @@
 #include "backends/cuda/problems.h"
 
 enum {
-    MOST_ROUTED_EXPERTS = 4096 /* three floats each fit into 48 KiB of shared memory */
+    MOST_ROUTED_EXPERTS = 4096, /* three floats each fit into 48 KiB of shared memory */
+    MOST_PLANNED_EXPERTS = 8192 /* and so does a count each */
 };
 
 ferrum_status_t ferrum_cuda_check_route_experts(uint32_t experts, ferrum_error_t *err)
@@ -12,6 +13,15 @@ ferrum_status_t ferrum_cuda_check_route_experts(uint32_t experts, ferrum_error_t
     return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_EXPERTS,
                        "the cuda backend routes among at most %d experts, not %u",
                        MOST_ROUTED_EXPERTS, experts);
+}
+
+ferrum_status_t ferrum_cuda_check_plan_experts(uint32_t experts, ferrum_error_t *err)
+{
+    if (experts <= MOST_PLANNED_EXPERTS)
+        return FERRUM_OK;
+    return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_EXPERTS,
+                       "the cuda backend groups pairs by at most %d experts, not %u",
+                       MOST_PLANNED_EXPERTS, experts);
 }
 
 ferrum_status_t ferrum_cuda_check_activation_kind(ferrum_activation_kind_t kind,
@@ -60,6 +70,7 @@ static ferrum_status_t check_ffn(const ferrum_problem_t *problem, ferrum_error_t
 {
     FERRUM_TRY(check_matrix(problem, problem->format, problem->k, problem->n, err));
     FERRUM_TRY(check_matrix(problem, problem->format_down, problem->n, problem->k, err));
+    FERRUM_TRY(ferrum_cuda_check_plan_experts(problem->experts, err));
     FERRUM_TRY(ferrum_cuda_check_activation_kind(problem->activation, err));
     if (problem->precision > FERRUM_PRECISION_FAST)
         return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_PRECISION, "unknown precision %u",
@@ -96,7 +107,7 @@ ferrum_status_t ferrum_cuda_check_moe_problem(const ferrum_problem_t *problem, f
     case FERRUM_PROBLEM_ROUTE:
         return check_route(problem, err);
     case FERRUM_PROBLEM_ALIGN:
-        return FERRUM_OK;
+        return ferrum_cuda_check_plan_experts(problem->experts, err);
     default:
         return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_OTHER,
                            "the cuda backend does not know problem kind %u", problem->kind);

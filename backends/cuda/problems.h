@@ -17,5 +17,7 @@ ferrum_status_t ferrum_cuda_check_activation_kind(ferrum_activation_kind_t kind,
                                                   ferrum_error_t *err);
 /** A row's scores fit into shared memory. */
 ferrum_status_t ferrum_cuda_check_route_experts(uint32_t experts, ferrum_error_t *err);
+/** A count per expert fits into shared memory. */
+ferrum_status_t ferrum_cuda_check_plan_experts(uint32_t experts, ferrum_error_t *err);
 
 #endif /* FERRUM_CUDA_PROBLEMS_H */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "backends/cuda/product.h"
+#include "backends/cuda/problems.h"
 
 enum {
-    THREADS = 128, /* of all kernels of experts.cu and moe.cu but route */
+    THREADS = 128, /* of all kernels launched here */
     OUTPUTS = 32,  /* per block */
     PITCH = 68     /* floats between rows in shared memory */
 };
@@ -12,24 +13,34 @@ uint32_t ferrum_cuda_tile_rows(uint64_t rows)
     return rows <= 2 ? 1 : rows <= 16 ? 8 : 32;
 }
 
-ferrum_status_t ferrum_cuda_product(ferrum_context_t *ctx, const ferrum_product_args_t *args,
-                                    uint32_t tile_rows, uint64_t tiles, uint32_t lists,
-                                    ferrum_error_t *err)
+/** The kernels of one number of rows per tile. */
+typedef struct tile_kernels {
+    uint32_t rows;
+    ferrum_cuda_kernel_t product, gate_up, dispatch;
+} tile_kernels_t;
+
+static const tile_kernels_t *kernels_of(uint32_t tile_rows)
 {
-    static const struct {
-        uint32_t rows;
-        ferrum_cuda_kernel_t product, gate_up;
-    } kernels[] = {
-        {1, FERRUM_CUDA_KERNEL_product_1, FERRUM_CUDA_KERNEL_gate_up_1},
-        {8, FERRUM_CUDA_KERNEL_product_8, FERRUM_CUDA_KERNEL_gate_up_8},
-        {32, FERRUM_CUDA_KERNEL_product_32, FERRUM_CUDA_KERNEL_gate_up_32},
-    };
-    const uint32_t matrices = args->up.data ? 2 : 1;
+#define TILE(rows)                                                                                 \
+    {                                                                                              \
+        rows, FERRUM_CUDA_KERNEL_product_##rows, FERRUM_CUDA_KERNEL_gate_up_##rows,                \
+            FERRUM_CUDA_KERNEL_dispatch_##rows                                                     \
+    }
+    static const tile_kernels_t kernels[] = {TILE(1), TILE(8), TILE(32)};
+#undef TILE
     size_t i = 0;
 
     while (kernels[i].rows != tile_rows)
         i++;
-    const ferrum_cuda_grid_t grid = {
+    return &kernels[i];
+}
+
+static ferrum_cuda_grid_t grid_of(const ferrum_product_args_t *args, uint32_t tile_rows,
+                                  uint64_t tiles, uint32_t lists)
+{
+    const uint32_t matrices = args->up.data ? 2 : 1;
+
+    return (ferrum_cuda_grid_t){
         .x = tiles,
         .y = lists,
         .z = ferrum_cuda_ceil(args->w.n, OUTPUTS),
@@ -37,8 +48,38 @@ ferrum_status_t ferrum_cuda_product(ferrum_context_t *ctx, const ferrum_product_
         .shared_bytes = (uint32_t)((matrices * OUTPUTS + tile_rows) * PITCH * sizeof(float) +
                                    2 * tile_rows * sizeof(uint64_t)),
     };
-    return ferrum_cuda_launch(ctx, matrices == 2 ? kernels[i].gate_up : kernels[i].product, grid,
-                              args, err);
+}
+
+ferrum_status_t ferrum_cuda_product(ferrum_context_t *ctx, const ferrum_product_args_t *args,
+                                    uint32_t tile_rows, uint64_t tiles, uint32_t lists,
+                                    ferrum_error_t *err)
+{
+    const tile_kernels_t *kernels = kernels_of(tile_rows);
+
+    return ferrum_cuda_launch(ctx, args->up.data ? kernels->gate_up : kernels->product,
+                              grid_of(args, tile_rows, tiles, lists), args, err);
+}
+
+ferrum_status_t ferrum_cuda_product_dispatches(ferrum_context_t *ctx,
+                                               const ferrum_product_args_t *args,
+                                               const ferrum_moe_dispatch_t *dispatches,
+                                               uint32_t count, ferrum_error_t *err)
+{
+    for (uint32_t first = 0; first < count; first += FERRUM_DISPATCHES) {
+        const uint32_t part = count - first < FERRUM_DISPATCHES ? count - first : FERRUM_DISPATCHES;
+        ferrum_dispatch_args_t launch = {.product = *args};
+        uint32_t longest = 0;
+        for (uint32_t i = 0; i < part; i++) {
+            const ferrum_moe_dispatch_t *d = &dispatches[first + i];
+            launch.list[i] = (ferrum_row_dispatch_t){d->expert, d->in_row, d->out_row, d->rows};
+            longest = d->rows > longest ? d->rows : longest;
+        }
+        const uint32_t tile_rows = ferrum_cuda_tile_rows(longest);
+        FERRUM_TRY(ferrum_cuda_launch(
+            ctx, kernels_of(tile_rows)->dispatch,
+            grid_of(args, tile_rows, ferrum_cuda_ceil(longest, tile_rows), part), &launch, err));
+    }
+    return FERRUM_OK;
 }
 
 ferrum_status_t ferrum_cuda_combine(ferrum_context_t *ctx, const ferrum_combine_args_t *args,
@@ -49,15 +90,15 @@ ferrum_status_t ferrum_cuda_combine(ferrum_context_t *ctx, const ferrum_combine_
     return ferrum_cuda_launch(ctx, FERRUM_CUDA_KERNEL_combine, grid, args, err);
 }
 
-ferrum_status_t ferrum_cuda_plan(ferrum_context_t *ctx, ferrum_plan_args_t *args,
-                                 CUdeviceptr counts, ferrum_error_t *err)
+ferrum_status_t ferrum_cuda_plan(ferrum_context_t *ctx, const ferrum_plan_args_t *args,
+                                 ferrum_error_t *err)
 {
-    ferrum_cuda_grid_t grid = {args->experts, 1, 1, THREADS, THREADS * sizeof(uint32_t)};
+    const ferrum_cuda_grid_t grid = {
+        (uint64_t)args->experts + 1, 1, 1, THREADS,
+        (uint32_t)((THREADS + (uint64_t)args->experts) * sizeof(uint32_t))};
 
-    args->counts = counts;
-    FERRUM_TRY(ferrum_cuda_launch(ctx, FERRUM_CUDA_KERNEL_plan_count, grid, args, err));
-    grid.x++;
-    return ferrum_cuda_launch(ctx, FERRUM_CUDA_KERNEL_plan_place, grid, args, err);
+    FERRUM_TRY(ferrum_cuda_check_plan_experts(args->experts, err));
+    return ferrum_cuda_launch(ctx, FERRUM_CUDA_KERNEL_plan, grid, args, err);
 }
 
 ferrum_status_t ferrum_cuda_check_pair_count(const char *function, uint64_t pairs,

@@ -19,13 +19,19 @@ ferrum_status_t ferrum_cuda_product(ferrum_context_t *ctx, const ferrum_product_
                                     uint32_t tile_rows, uint64_t tiles, uint32_t lists,
                                     ferrum_error_t *err);
 
+/** Launch @p dispatches over consecutive rows, in one launch for each FERRUM_DISPATCHES of them. */
+ferrum_status_t ferrum_cuda_product_dispatches(ferrum_context_t *ctx,
+                                               const ferrum_product_args_t *args,
+                                               const ferrum_moe_dispatch_t *dispatches,
+                                               uint32_t count, ferrum_error_t *err);
+
 /** The f32 sum of `count` = batch*hidden outputs; see ferrum_combine_args_t. */
 ferrum_status_t ferrum_cuda_combine(ferrum_context_t *ctx, const ferrum_combine_args_t *args,
                                     ferrum_error_t *err);
 
-/** plan_count and plan_place; counts are scratch. */
-ferrum_status_t ferrum_cuda_plan(ferrum_context_t *ctx, ferrum_plan_args_t *args,
-                                 CUdeviceptr counts, ferrum_error_t *err);
+/** The order of pairs by expert; UNSUPPORTED when there are too many experts to plan for. */
+ferrum_status_t ferrum_cuda_plan(ferrum_context_t *ctx, const ferrum_plan_args_t *args,
+                                 ferrum_error_t *err);
 
 /** Where kernels note bad data, zeroed; context_sync reports what they noted. */
 ferrum_status_t ferrum_cuda_fault_word(ferrum_context_t *ctx, CUdeviceptr *out_fault,

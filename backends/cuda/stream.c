@@ -148,6 +148,7 @@ ferrum_status_t ferrum_cuda_zero(ferrum_context_t *ctx, CUdeviceptr to, uint64_t
     ferrum_cuda_enter(ctx->device);
     const CUresult result = ctx->device->driver.cuMemsetD8Async(to, 0, (size_t)bytes, ctx->stream);
     ferrum_cuda_leave(ctx->device);
+    ctx->stats.memsets += !ctx->capturing;
     return ferrum_cuda_context_check(ctx, result, "cuMemsetD8Async", err);
 }
 
@@ -160,5 +161,6 @@ ferrum_status_t ferrum_cuda_copy(ferrum_context_t *ctx, CUdeviceptr to, CUdevice
     const CUresult result =
         ctx->device->driver.cuMemcpyDtoDAsync(to, from, (size_t)bytes, ctx->stream);
     ferrum_cuda_leave(ctx->device);
+    ctx->stats.device_copies += !ctx->capturing;
     return ferrum_cuda_context_check(ctx, result, "cuMemcpyDtoDAsync", err);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * product_BM, gate_up_BM: rows of activations times quantised weights, for one matrix or a stack.
+ * product_BM, gate_up_BM, dispatch_BM: rows of activations times quantised weights, for one matrix
+ * or a stack.
  *
  * A block of 128 threads computes BM rows by 32 outputs. Per step of 64 inputs it decodes the
  * weights once into shared memory as f32, next to the rows of x, and multiplies. An output is the
@@ -69,13 +70,8 @@ template <class T, uint32_t BM, bool UP> struct product {
         return a < b ? a : b;
     }
 
-    static FERRUM_DEVICE_MEMBER const ferrum_row_dispatch_t &
-    dispatch(const ferrum_product_args_t &args)
-    {
-        return static_cast<const ferrum_row_dispatch_t *>(args.experts)[gpu::block_y()];
-    }
-
-    static FERRUM_DEVICE_MEMBER tile_t find_tile(const ferrum_product_args_t &args)
+    static FERRUM_DEVICE_MEMBER tile_t find_tile(const ferrum_product_args_t &args,
+                                                 const ferrum_row_dispatch_t &dispatch)
     {
         const uint32_t tile = gpu::block_x(), first = tile * BM;
         const int32_t *experts = static_cast<const int32_t *>(args.experts);
@@ -93,10 +89,9 @@ template <class T, uint32_t BM, bool UP> struct product {
             const uint32_t used = length < 0 ? 0 : least(uint32_t(length), args.ids_count);
             return {expert, first < used ? least(BM, used - first) : 0u, first};
         }
-        if (args.mode == FERRUM_ROWS_DISPATCHES) {
-            const ferrum_row_dispatch_t &d = dispatch(args);
-            return {d.expert, first < d.rows ? least(BM, d.rows - first) : 0u, first};
-        }
+        if (args.mode == FERRUM_ROWS_DISPATCHES)
+            return {dispatch.expert, first < dispatch.rows ? least(BM, dispatch.rows - first) : 0u,
+                    first};
         const uint32_t per_block = (args.block_size + BM - 1) / BM, block = tile / per_block;
         const uint32_t within = tile % per_block * BM, slot = block * args.block_size + within;
         const int32_t stated = *static_cast<const int32_t *>(args.total);
@@ -110,7 +105,8 @@ template <class T, uint32_t BM, bool UP> struct product {
     }
 
     static FERRUM_DEVICE_MEMBER void find_places(const ferrum_product_args_t &args,
-                                                 const tile_t &tile)
+                                                 const tile_t &tile,
+                                                 const ferrum_row_dispatch_t &dispatch)
     {
         const uint32_t i = gpu::thread_x();
         const int32_t *ids = static_cast<const int32_t *>(args.ids);
@@ -125,8 +121,8 @@ template <class T, uint32_t BM, bool UP> struct product {
             else if (args.mode == FERRUM_ROWS_ALIGNED)
                 row = uint32_t(ids[row]);
             if (args.mode == FERRUM_ROWS_DISPATCHES) {
-                in = uint64_t(dispatch(args).in_row + row) * args.w.k;
-                out = uint64_t(dispatch(args).out_row + row) * args.out_stride;
+                in = (uint64_t(dispatch.in_row) + row) * args.w.k;
+                out = (uint64_t(dispatch.out_row) + row) * args.out_stride;
             } else if (row < args.rows) {
                 out = row * args.out_stride;
                 in = args.mode == FERRUM_ROWS_PAIRS
@@ -237,15 +233,16 @@ template <class T, uint32_t BM, bool UP> struct product {
         }
     }
 
-    static FERRUM_DEVICE_MEMBER void run(const ferrum_product_args_t &args)
+    static FERRUM_DEVICE_MEMBER void run(const ferrum_product_args_t &args,
+                                         const ferrum_row_dispatch_t &dispatch)
     {
-        const tile_t tile = find_tile(args);
+        const tile_t tile = find_tile(args, dispatch);
         float sum[matrices][mine][strips] = {};
         float out[matrices][mine];
 
         if (tile.count == 0)
             return;
-        find_places(args, tile);
+        find_places(args, tile, dispatch);
         gpu::barrier();
         for (uint32_t k = 0; k < args.w.k; k += BK) {
             load(args, tile.expert, k);
@@ -265,12 +262,18 @@ template <class T, uint32_t BM, bool UP> struct product {
 #define ONE(name, act, BM, UP)                                                                     \
     FERRUM_KERNEL_INSTANCE(128, ferrum_##name##_##BM##_##act,                                      \
                            (product<gpu::act##_t, BM, UP>::run), (ferrum_product_args_t args),     \
-                           (args))
+                           (args, {}))
+#define DISPATCH(act, BM)                                                                          \
+    FERRUM_KERNEL_INSTANCE(128, ferrum_dispatch_##BM##_##act,                                      \
+                           (product<gpu::act##_t, BM, false>::run), (ferrum_dispatch_args_t args), \
+                           (args.product, args.list[gpu::block_y()]))
 #define ALL(BM)                                                                                    \
     ONE(product, f16, BM, false)                                                                   \
     ONE(product, bf16, BM, false)                                                                  \
     ONE(gate_up, f16, BM, true)                                                                    \
-    ONE(gate_up, bf16, BM, true)
+    ONE(gate_up, bf16, BM, true)                                                                   \
+    DISPATCH(f16, BM)                                                                              \
+    DISPATCH(bf16, BM)
 ALL(1)
 ALL(8)
 ALL(32)

@@ -3,10 +3,12 @@
 SUFFIXES = .cu .fatbin
 cuda_kernel_sources = \
 	kernels/cuda/attention.cu \
+	kernels/cuda/combine.cu \
 	kernels/cuda/experts.cu \
 	kernels/cuda/gemm.cu \
-	kernels/cuda/moe.cu \
+	kernels/cuda/plan.cu \
 	kernels/cuda/qkv.cu \
+	kernels/cuda/route.cu \
 	kernels/cuda/rows.cu
 cuda_kernel_headers = \
 	kernels/cuda/args.h \

@@ -22,7 +22,10 @@ enum {
     FERRUM_LAYOUT_Q6_K = 6,
     FERRUM_LAYOUT_W4 = 7, /**< codes along k, low bits first, rows padded to 16 codes; scales f32
                                and zeros u16 [n, groups] per matrix; group_of u32 [k] or 0 */
-    FERRUM_LAYOUT_W8 = 8
+    FERRUM_LAYOUT_W8 = 8,
+    FERRUM_LAYOUT_W4_TILES_F16 = 9, /**< tiles of w4.cuh, version 1, scales f16; group_of: the input
+                                         of each k (act-order), or 0 */
+    FERRUM_LAYOUT_W4_TILES_BF16 = 10
 };
 
 /** The weights of one matrix or of a stack of equal ones. */
@@ -44,12 +47,12 @@ enum {
     FERRUM_ROWS_DENSE = 0, /**< row i of x to row i of out, matrix 0 */
     FERRUM_ROWS_PAIRS = 1, /**< pair i: matrix ids[i], x at (i/top_k)*outer + (i%top_k)*inner */
     FERRUM_ROWS_LISTS = 2, /**< pairs ids[e, 0 .. experts[e]) of matrix e = block_y */
-    FERRUM_ROWS_DISPATCHES = 3, /**< rows of dispatch block_y of experts */
+    FERRUM_ROWS_DISPATCHES = 3, /**< rows of dispatch block_y */
     FERRUM_ROWS_ALIGNED = 4     /**< pairs ids[s] of padded slots s < total[0], matrix
                                      experts[s/block_size]; a pair >= rows is padding */
 };
 
-/** ROWS_DISPATCHES: consecutive rows of one matrix; the same as ferrum_moe_dispatch_t. */
+/** ROWS_DISPATCHES: consecutive rows of one matrix. */
 typedef struct ferrum_row_dispatch {
     uint32_t expert, in_row, out_row, rows;
 } ferrum_row_dispatch_t;
@@ -63,7 +66,7 @@ typedef struct ferrum_product_args {
     ferrum_gpu_weights_t up; /**< gate_up: same shape as w */
     ferrum_gpu_ptr_t x, out;
     ferrum_gpu_ptr_t ids;     /**< i32 */
-    ferrum_gpu_ptr_t experts; /**< i32, or ferrum_row_dispatch_t */
+    ferrum_gpu_ptr_t experts; /**< i32 */
     ferrum_gpu_ptr_t total;   /**< i32 [1] */
     uint64_t outer, inner;    /**< PAIRS: strides in elements of x */
     uint64_t out_stride;      /**< elements between rows of out */
@@ -79,6 +82,22 @@ typedef struct ferrum_product_args {
     float alpha, limit;
     uint32_t reserved;
 } ferrum_product_args_t;
+
+/** w4_*: shared memory of a block for tiles of @p rows rows; @p up: gate and up together. */
+#define FERRUM_W4_STAGES 4u
+#define FERRUM_W4_SHARED_BYTES(rows, up)                                                           \
+    (FERRUM_W4_STAGES * (((up) ? 5120u : 2560u) + ((rows) == 1u ? 4u : (rows)) * 128u) +           \
+     ((up) ? 4096u : 2048u) * ((rows) < 8u ? 1u : (rows) / 8u) + (rows) * 16u)
+
+enum {
+    FERRUM_DISPATCHES = 256 /**< most of one launch; kernels' parameters may have 32764 bytes */
+};
+
+/** dispatch_*: a product whose list is part of the launch, so that a captured graph keeps it. */
+typedef struct ferrum_dispatch_args {
+    ferrum_product_args_t product; /**< mode ROWS_DISPATCHES */
+    ferrum_row_dispatch_t list[FERRUM_DISPATCHES];
+} ferrum_dispatch_args_t;
 
 /** route: top-k of each row of logits, one warp per row. */
 typedef struct ferrum_route_args {
@@ -102,12 +121,11 @@ typedef struct ferrum_fault {
 } ferrum_fault_t;
 
 /**
- * plan_count: counts[e] = pairs of expert first_expert + e. plan_place: from these counts, a stable
- * order by expert and whatever else is made of it; grid experts + 1. An address of 0: not wanted.
+ * plan: a stable order by expert and whatever else is made of it; grid experts + 1. An address of
+ * 0: not wanted.
  */
 typedef struct ferrum_plan_args {
     ferrum_gpu_ptr_t ids;           /**< i32 [pairs] */
-    ferrum_gpu_ptr_t counts;        /**< u32 [experts] */
     ferrum_gpu_ptr_t row_of_pair;   /**< i32 [pairs]: packed row, or -1 */
     ferrum_gpu_ptr_t token_of_row;  /**< i32 [pairs]: pair / top_k; 0 in unused rows */
     ferrum_gpu_ptr_t offsets;       /**< i32 [experts + 1] */

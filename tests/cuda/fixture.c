@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/cuda/fixture.h"
 
+#include "backends/cuda/driver_api.h"
+
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,6 +63,7 @@ void cuda_load(void)
     ck_assert_int_eq(query(&cuda.host.host, &cuda.plugin), FERRUM_OK);
     cuda.be = cuda.plugin.get_interface(FERRUM_INTERFACE_BACKEND, 0);
     cuda.ql = cuda.plugin.get_interface(FERRUM_INTERFACE_QUANT_LLM, 0);
+    cuda.mf = cuda.plugin.get_interface(FERRUM_INTERFACE_MOE_FUSED, 0);
 }
 
 void cuda_open(void)
@@ -82,6 +85,90 @@ void cuda_close(void)
     ck_assert_uint_eq(atomic_load(&cuda.host.live_blocks), 0);
     cuda.ctx = NULL;
     cuda.device = NULL;
+}
+
+#define SYMBOL(name, symbol, parameters) #symbol,
+static const char *const symbols[] = {FERRUM_CUDA_DRIVER_API(SYMBOL)};
+#undef SYMBOL
+enum {
+    SYMBOLS = sizeof symbols / sizeof symbols[0]
+};
+
+/** How often each function of the driver was called. */
+static void count_calls(uint64_t counts[SYMBOLS])
+{
+    for (size_t i = 0; i < SYMBOLS; i++)
+        counts[i] = cuda.count(symbols[i]);
+}
+
+/** Nothing was called since @p before but @p allowed, and what makes the device current. */
+static uint64_t expect_calls(const uint64_t before[SYMBOLS], const char *allowed)
+{
+    uint64_t now[SYMBOLS], calls = 0;
+
+    count_calls(now);
+    for (size_t i = 0; i < SYMBOLS; i++) {
+        if (strcmp(symbols[i], allowed) == 0)
+            calls = now[i] - before[i];
+        else if (!strstr(symbols[i], "PushCurrent") && !strstr(symbols[i], "PopCurrent"))
+            ck_assert_msg(now[i] == before[i], "%llu calls of %s in a steady step",
+                          (unsigned long long)(now[i] - before[i]), symbols[i]);
+    }
+    return calls;
+}
+
+static ferrum_context_stats_t stats(void)
+{
+    ferrum_context_stats_t now = {.head = FERRUM_HEAD(ferrum_context_stats_t)};
+
+    EXPECT_OK(cuda.be->context_stats(cuda.ctx, &now, &err));
+    return now;
+}
+
+uint64_t cuda_steady(cuda_step_fn *step, void *arg, uint64_t most_launches)
+{
+    uint64_t calls[SYMBOLS];
+
+    step(arg);
+    EXPECT_OK(cuda.be->context_sync(cuda.ctx, &err));
+    ferrum_context_stats_t before = stats();
+    count_calls(calls);
+    step(arg);
+    const uint64_t launches = expect_calls(calls, "cuLaunchKernel");
+    const ferrum_context_stats_t after = stats();
+    ck_assert_uint_le(launches, most_launches);
+    before.launches += launches;
+    ck_assert_mem_eq(&after, &before, sizeof after);
+    EXPECT_OK(cuda.be->context_sync(cuda.ctx, &err));
+    return launches;
+}
+
+void cuda_capture(cuda_step_fn *step, void *arg, uint64_t shape)
+{
+    const ferrum_graph_key_t key = {1, shape};
+
+    EXPECT_OK(cuda.ql->graph_begin(cuda.ctx, &err));
+    const ferrum_context_stats_t before = stats();
+    step(arg);
+    const ferrum_context_stats_t after = stats();
+    ck_assert_mem_eq(&after, &before, sizeof after);
+    EXPECT_OK(cuda.ql->graph_end(cuda.ctx, &key, &err));
+}
+
+void cuda_replay(uint64_t shape)
+{
+    const ferrum_graph_key_t key = {1, shape};
+    uint32_t launched = 0;
+    uint64_t calls[SYMBOLS];
+
+    ferrum_context_stats_t before = stats();
+    count_calls(calls);
+    EXPECT_OK(cuda.ql->graph_replay(cuda.ctx, &key, &launched, &err));
+    ck_assert_uint_eq(launched, 1);
+    ck_assert_uint_eq(expect_calls(calls, "cuGraphLaunch"), 1);
+    const ferrum_context_stats_t after = stats();
+    before.graph_replays++;
+    ck_assert_mem_eq(&after, &before, sizeof after);
 }
 
 static ferrum_buffer_t *ramp(ferrum_dtype_t dtype, uint64_t n, float base, float step)

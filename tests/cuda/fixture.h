@@ -10,6 +10,7 @@
 #include "tests/support/expect.h"
 #include "tests/support/test_host.h"
 
+#include <ferrum/moe_fused.h>
 #include <ferrum/plugin.h>
 #include <ferrum/quant_llm.h>
 
@@ -21,6 +22,7 @@ typedef struct cuda_fixture {
     ferrum_plugin_t plugin;
     const ferrum_backend_ops_t *be;
     const ferrum_quant_llm_ops_t *ql;
+    const ferrum_moe_fused_ops_t *mf;
     ferrum_device_t *device;
     ferrum_context_t *ctx;
     /* The emulator: see tests/cuda_emu/control.h. */
@@ -41,6 +43,18 @@ void cuda_load(void);
 void cuda_open(void);
 /** Close what is open; fails when something is left on the host or the device. */
 void cuda_close(void);
+
+/** One step of work on the context, again and again the same. */
+typedef void cuda_step_fn(void *arg);
+/**
+ * Run @p step once to warm up and once more: that one launches at most @p most_launches kernels and
+ * calls nothing else of the driver. Returns the launches.
+ */
+uint64_t cuda_steady(cuda_step_fn *step, void *arg, uint64_t most_launches);
+/** Record @p step as a graph under @p shape. */
+void cuda_capture(cuda_step_fn *step, void *arg, uint64_t shape);
+/** Replay it: one call of the driver, and no launch besides. */
+void cuda_replay(uint64_t shape);
 
 /** A buffer of the activation dtype with @p n values, value i being base + i*step. */
 ferrum_buffer_t *cuda_ramp(uint64_t n, float base, float step);

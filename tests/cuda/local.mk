@@ -7,7 +7,7 @@ CLEANFILES += tests/cuda/select.out tests/cuda/select.err
 if FERRUM_CUDA
 if FERRUM_CUDA_EMU
 if HAVE_CHECK
-cuda_tests = tests/cuda/test_device tests/cuda/test_graph tests/cuda/test_ops
+cuda_tests = tests/cuda/test_device tests/cuda/test_graph tests/cuda/test_moe tests/cuda/test_ops
 check_PROGRAMS += $(cuda_tests)
 TESTS += $(cuda_tests)
 
@@ -21,6 +21,10 @@ tests_cuda_test_device_LDADD = $(cuda_tests_ldadd)
 tests_cuda_test_graph_CPPFLAGS = $(cuda_tests_cppflags)
 tests_cuda_test_graph_SOURCES = tests/cuda/test_graph.c $(cuda_tests_fixture)
 tests_cuda_test_graph_LDADD = $(cuda_tests_ldadd)
+tests_cuda_test_moe_CPPFLAGS = $(cuda_tests_cppflags)
+tests_cuda_test_moe_SOURCES = \
+	tests/cuda/test_moe.c tests/cuda/layers.c tests/cuda/layers.h $(cuda_tests_fixture)
+tests_cuda_test_moe_LDADD = $(cuda_tests_ldadd) -lm
 tests_cuda_test_ops_CPPFLAGS = $(cuda_tests_cppflags)
 tests_cuda_test_ops_SOURCES = tests/cuda/test_ops.c $(cuda_tests_fixture)
 tests_cuda_test_ops_LDADD = $(cuda_tests_ldadd)

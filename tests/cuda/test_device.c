@@ -32,6 +32,37 @@ START_TEST(old_driver)
 }
 END_TEST
 
+/** The driver is new enough for the functions, not for the kernels. */
+START_TEST(driver_too_old_for_the_kernels)
+{
+    static const char *const results[] = {"200", "209", "218", "222"};
+
+    cuda_load();
+    for (size_t i = 0; i < sizeof results / sizeof results[0]; i++) {
+        char failure[64];
+        (void)snprintf(failure, sizeof failure, "cuModuleLoadData:0:%s", results[i]);
+        ck_assert_int_eq(cuda.set("FAIL", failure), 0);
+        EXPECT_FAILS(cuda.be->device_open(&cuda.host.host, NULL, &cuda.device, &err),
+                     FERRUM_UNSUPPORTED,
+                     "the NVIDIA driver (for CUDA 13.0) cannot load the kernels for compute "
+                     "capability 8.0 (CUDA_ERROR_");
+        ck_assert_uint_eq(atomic_load(&cuda.host.live_blocks), 0);
+    }
+    ck_assert_int_eq(cuda.set("FAIL", ""), 0);
+    EXPECT_OK(cuda.be->device_open(&cuda.host.host, NULL, &cuda.device, &err));
+    cuda.be->device_release(cuda.device);
+}
+END_TEST
+
+START_TEST(old_device)
+{
+    cuda_load();
+    ck_assert_int_eq(cuda.set("FAIL", "cuDeviceGetAttribute:0:1"), 0);
+    EXPECT_FAILS(cuda.be->device_open(&cuda.host.host, NULL, &cuda.device, &err),
+                 FERRUM_UNSUPPORTED, "has compute capability 0.0, the cuda backend needs 8.0");
+}
+END_TEST
+
 START_TEST(no_device)
 {
     cuda_load();
@@ -71,6 +102,36 @@ START_TEST(out_of_memory)
     buffer = cuda_ramp(4, 1, 1);
     ck_assert(cuda_at(buffer, 3) == 4.0f);
     cuda.be->buffer_release(buffer);
+    cuda_close();
+}
+END_TEST
+
+/** Memory for scratch runs out in the middle of an op: the message has the numbers, nothing stays
+ * allocated, and the context goes on. */
+START_TEST(out_of_memory_for_scratch)
+{
+    enum {
+        COUNT = 4096
+    };
+    const uint32_t ids[COUNT] = {0};
+    char enough[24];
+
+    cuda_open();
+    ferrum_buffer_t *table = cuda_ramp(8, 1, 1), *out = cuda_ramp(COUNT * 8, 0, 0);
+    EXPECT_OK(cuda.be->context_sync(cuda.ctx, &err));
+    const uint64_t used = cuda.count("memory");
+    (void)snprintf(enough, sizeof enough, "%llu", (unsigned long long)used + 256);
+    ck_assert_int_eq(cuda.set("MEMORY", enough), 0);
+    EXPECT_FAILS(cuda.be->embedding_lookup(cuda.ctx, table, ids, COUNT, out, 8, &err),
+                 FERRUM_OUT_OF_MEMORY,
+                 "cannot allocate 16384 bytes for scratch: CUDA device 0 has 256 of ");
+    ck_assert_uint_eq(cuda.count("memory"), used);
+    EXPECT_OK(cuda.be->scale_inplace(cuda.ctx, table, 2, 8, &err));
+    ck_assert_int_eq(cuda.set("MEMORY", "1000000"), 0);
+    EXPECT_OK(cuda.be->embedding_lookup(cuda.ctx, table, ids, COUNT, out, 8, &err));
+    ck_assert(cuda_at(out, COUNT * 8 - 1) == 16.0f);
+    cuda.be->buffer_release(table);
+    cuda.be->buffer_release(out);
     cuda_close();
 }
 END_TEST
@@ -219,9 +280,12 @@ int main(void)
     TCase *cases = tcase_create("device");
     tcase_add_test(cases, no_driver);
     tcase_add_test(cases, old_driver);
+    tcase_add_test(cases, driver_too_old_for_the_kernels);
+    tcase_add_test(cases, old_device);
     tcase_add_test(cases, no_device);
     tcase_add_test(cases, activation_dtype);
     tcase_add_test(cases, out_of_memory);
+    tcase_add_test(cases, out_of_memory_for_scratch);
     tcase_add_test(cases, lost_device);
     tcase_add_test(cases, every_driver_call_fails_once);
     tcase_add_test(cases, every_host_allocation_fails_once);

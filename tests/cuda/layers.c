@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/cuda/layers.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum {
+    BLOCK = 32,
+    BLOCK_BYTES = 34,
+    SCALE_F16 = 0x1400, /* 2^-10 */
+    CODES_PER_WORD = 8
+};
+
+static uint32_t next(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
+
+static void *zeroed(size_t count, size_t bytes)
+{
+    void *memory = calloc(count ? count : 1, bytes);
+    ck_assert_ptr_nonnull(memory);
+    return memory;
+}
+
+static uint32_t rows_of(const layer_shape_t *shape, int role)
+{
+    return role < 2 ? shape->intermediate : shape->hidden;
+}
+
+static uint32_t cols_of(const layer_shape_t *shape, int role)
+{
+    return role < 2 ? shape->hidden : shape->intermediate;
+}
+
+static void make_blocks(layer_t *layer, int role, uint32_t *state)
+{
+    const uint32_t n = rows_of(&layer->shape, role), k = cols_of(&layer->shape, role);
+    const size_t count = (size_t)layer->shape.experts * n * k;
+    const uint16_t scale = SCALE_F16;
+    uint8_t *at = layer->data[role] = zeroed(count / BLOCK, BLOCK_BYTES);
+
+    for (size_t i = 0; i < count; i++) {
+        if (i % BLOCK == 0) {
+            at = (uint8_t *)layer->data[role] + i / BLOCK * BLOCK_BYTES;
+            memcpy(at, &scale, sizeof scale);
+            at += sizeof scale;
+        }
+        const int8_t code = (int8_t)((int)(next(state) % 255) - 127);
+        *at++ = (uint8_t)code;
+        layer->values[role][i] = code / 1024.0;
+    }
+    layer->gguf[role] = (ferrum_gguf_weights_t){.head = FERRUM_HEAD(ferrum_gguf_weights_t),
+                                                .format = FERRUM_FORMAT_Q8_0,
+                                                .experts = layer->shape.experts,
+                                                .rows = n,
+                                                .cols = k,
+                                                .data = layer->data[role],
+                                                .bytes = count / BLOCK * BLOCK_BYTES};
+    layer->role[role].gguf = &layer->gguf[role];
+}
+
+/** One matrix at @p words: codes [k/8, n], zeros [groups, n/8], scales f32 [groups, n]. */
+static void make_matrix(ferrum_gptq_t *matrix, int32_t *words, double *values, uint32_t n,
+                        uint32_t k, uint32_t *state)
+{
+    const uint32_t groups = k / BLOCK, codes = k / CODES_PER_WORD * n;
+    int32_t *zeros = words + codes;
+    float *scales = (float *)(zeros + groups * n / CODES_PER_WORD);
+
+    for (uint32_t i = 0; i < codes + groups * n / CODES_PER_WORD; i++)
+        words[i] = (int32_t)(next(state) ^ next(state) << 16);
+    for (uint32_t i = 0; i < groups * n; i++)
+        scales[i] = (float)(1 + next(state) % 7) / 512.0f;
+    for (uint32_t row = 0; row < n; row++)
+        for (uint32_t i = 0; i < k; i++) {
+            const uint32_t g = i / BLOCK;
+            const uint32_t code = (uint32_t)words[i / 8 * n + row] >> i % 8 * 4 & 15;
+            const uint32_t zero = (uint32_t)zeros[(g * n + row) / 8] >> row % 8 * 4 & 15;
+            values[(size_t)row * k + i] =
+                ((double)code - (double)(zero + 1)) * (double)scales[g * n + row];
+        }
+    *matrix = (ferrum_gptq_t){.head = FERRUM_HEAD(ferrum_gptq_t),
+                              .bits = 4,
+                              .group_size = BLOCK,
+                              .k = k,
+                              .n = n,
+                              .qweight = words,
+                              .qweight_count = codes,
+                              .qzeros = zeros,
+                              .qzeros_count = groups * n / CODES_PER_WORD,
+                              .scales = scales,
+                              .scales_count = (uint64_t)groups * n,
+                              .scales_dtype = FERRUM_DTYPE_F32};
+}
+
+static void make_matrices(layer_t *layer, int role, uint32_t *state)
+{
+    const uint32_t experts = layer->shape.experts;
+    const uint32_t n = rows_of(&layer->shape, role), k = cols_of(&layer->shape, role);
+    const size_t words = (size_t)k / 8 * n + (size_t)k / BLOCK * n / 8 + (size_t)k / BLOCK * n;
+
+    layer->data[role] = zeroed(experts * words, sizeof(int32_t));
+    layer->gptq[role] = zeroed(experts, sizeof *layer->gptq[role]);
+    layer->list[role] = zeroed(experts, sizeof(ferrum_gptq_t *));
+    for (uint32_t e = 0; e < experts; e++) {
+        make_matrix(&layer->gptq[role][e], (int32_t *)layer->data[role] + e * words,
+                    layer->values[role] + (size_t)e * n * k, n, k, state);
+        layer->list[role][e] = &layer->gptq[role][e];
+    }
+    layer->role[role].gptq = layer->list[role];
+}
+
+void layer_make(layer_t *layer, const layer_shape_t *shape)
+{
+    uint32_t state = 1;
+
+    *layer = (layer_t){.shape = *shape};
+    for (int role = 0; role < 3; role++) {
+        layer->role[role].head = (ferrum_head_t)FERRUM_HEAD(ferrum_expert_weights_t);
+        layer->values[role] =
+            zeroed((size_t)shape->experts * shape->hidden * shape->intermediate, sizeof(double));
+        if (shape->gptq)
+            make_matrices(layer, role, &state);
+        else
+            make_blocks(layer, role, &state);
+    }
+    layer->desc = (ferrum_expert_ffn_desc_t){.head = FERRUM_HEAD(ferrum_expert_ffn_desc_t),
+                                             .hidden = shape->hidden,
+                                             .intermediate = shape->intermediate,
+                                             .num_experts = shape->experts,
+                                             .gate = &layer->role[0],
+                                             .up = &layer->role[1],
+                                             .down = &layer->role[2]};
+}
+
+void layer_free(layer_t *layer)
+{
+    for (int role = 0; role < 3; role++) {
+        free(layer->data[role]);
+        free(layer->values[role]);
+        free(layer->gptq[role]);
+        free(layer->list[role]);
+    }
+}
+
+void call_make(layer_call_t *call, const layer_t *layer, uint32_t tokens)
+{
+    const uint64_t elements = (uint64_t)tokens * layer->shape.hidden;
+    const uint64_t pairs = (uint64_t)tokens * layer->shape.top_k;
+
+    call->tokens = tokens;
+    call->host_x = zeroed(elements, sizeof(float));
+    call->host_ids = zeroed(pairs, sizeof(int32_t));
+    call->host_weights = zeroed(pairs, sizeof(float));
+    call->x = cuda_ramp(elements, 0, 0);
+    call->out = cuda_ramp(elements, 0, 0);
+    call->ids = cuda_i32(call->host_ids, pairs);
+    call->weights = cuda_f32(pairs, 0, 0);
+}
+
+void call_fill(layer_call_t *call, const layer_t *layer, uint32_t seed, int32_t only)
+{
+    const uint64_t elements = (uint64_t)call->tokens * layer->shape.hidden;
+    const uint64_t pairs = (uint64_t)call->tokens * layer->shape.top_k;
+
+    for (uint64_t i = 0; i < elements; i++) /* exact in f16 */
+        call->host_x[i] = (float)((int)(next(&seed) % 129) - 64) / 64.0f;
+    for (uint64_t i = 0; i < pairs; i++) {
+        call->host_ids[i] = only < 0 ? (int32_t)(next(&seed) % layer->shape.experts) : only;
+        call->host_weights[i] = (float)(1 + next(&seed) % 16) / 16.0f;
+    }
+    EXPECT_OK(cuda.be->buffer_write_f32(cuda.ctx, call->x, 0, call->host_x, elements, &err));
+    EXPECT_OK(cuda.be->buffer_write(cuda.ctx, call->ids, 0, FERRUM_DTYPE_I32, call->host_ids, pairs,
+                                    &err));
+    EXPECT_OK(
+        cuda.be->buffer_write_f32(cuda.ctx, call->weights, 0, call->host_weights, pairs, &err));
+}
+
+void call_free(layer_call_t *call)
+{
+    cuda.be->buffer_release(call->x);
+    cuda.be->buffer_release(call->ids);
+    cuda.be->buffer_release(call->weights);
+    cuda.be->buffer_release(call->out);
+    free(call->host_x);
+    free(call->host_ids);
+    free(call->host_weights);
+}
+
+uint16_t *call_read(const layer_call_t *call, const layer_t *layer)
+{
+    const uint64_t count = (uint64_t)call->tokens * layer->shape.hidden;
+    uint16_t *bits = zeroed(count, sizeof *bits);
+
+    EXPECT_OK(cuda.be->buffer_read(cuda.ctx, call->out, 0, FERRUM_DTYPE_F16, bits, count, &err));
+    return bits;
+}
+
+static double dot(const double *w, const double *x, uint32_t k)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < k; i++)
+        sum += w[i] * x[i];
+    return sum;
+}
+
+/** out += weight * FFN of expert @p e. */
+static void add_expert(const layer_t *layer, size_t e, double weight, const double *x,
+                       double *hidden, double *out)
+{
+    const uint32_t h = layer->shape.hidden, n = layer->shape.intermediate;
+
+    for (uint32_t i = 0; i < n; i++) {
+        const double gate = dot(layer->values[0] + (e * n + i) * h, x, h);
+        hidden[i] = gate / (1 + exp(-gate)) * dot(layer->values[1] + (e * n + i) * h, x, h);
+    }
+    for (uint32_t i = 0; i < h; i++)
+        out[i] += weight * dot(layer->values[2] + (e * h + i) * n, hidden, n);
+}
+
+double call_error(const layer_call_t *call, const layer_t *layer)
+{
+    const uint32_t h = layer->shape.hidden, top_k = layer->shape.top_k;
+    double *x = zeroed(h, sizeof *x), *out = zeroed(h, sizeof *out), worst = 0;
+    double *hidden = zeroed(layer->shape.intermediate, sizeof *hidden);
+    float *got = zeroed((size_t)call->tokens * h, sizeof *got);
+
+    EXPECT_OK(
+        cuda.be->buffer_read_f32(cuda.ctx, call->out, 0, got, (uint64_t)call->tokens * h, &err));
+    for (size_t t = 0; t < call->tokens; t++) {
+        double difference = 0, norm = 0;
+        for (uint32_t i = 0; i < h; i++) {
+            x[i] = (double)call->host_x[t * h + i];
+            out[i] = 0;
+        }
+        for (size_t p = t * top_k; p < (t + 1) * top_k; p++)
+            add_expert(layer, (size_t)call->host_ids[p], (double)call->host_weights[p], x, hidden,
+                       out);
+        for (uint32_t i = 0; i < h; i++) {
+            const double d = (double)got[t * h + i] - out[i];
+            difference += d * d;
+            norm += out[i] * out[i];
+        }
+        const double error = sqrt(difference / norm);
+        ck_assert_msg(!isnan(error), "token %zu has no number", t);
+        worst = fmax(worst, error);
+    }
+    free(x);
+    free(out);
+    free(hidden);
+    free(got);
+    return worst;
+}
