@@ -14,6 +14,9 @@ static const ferrum_option_info_t table[] = {
     {"FERRUM_CUDA_DEVICE", FERRUM_OPTION_UINT, "0", "Ordinal of the device that is opened"},
     {"FERRUM_CUDA_DRIVER", FERRUM_OPTION_TEXT, "libcuda.so.1",
      "CUDA driver library of the cuda backend"},
+    {"FERRUM_CUDA_GEMM", FERRUM_OPTION_TEXT, "own",
+     "Dense products on CUDA: own (a row's bits never depend on the batch), auto, cublaslt or a "
+     "path"},
     {"FERRUM_DISABLE_UNLOAD", FERRUM_OPTION_ON_IF_1, "0",
      "Keep plugins mapped after their last use (for sanitizers and profilers)"},
     {"FERRUM_KV_CAPACITY", FERRUM_OPTION_UINT, "512",

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Contexts: a stream, its scratch, and what became of it. */
 #include "backends/cuda/check.h"
+#include "backends/cuda/cublaslt.h"
 #include "backends/cuda/entries.h"
 
 ferrum_status_t ferrum_cuda_check_alive(const ferrum_context_t *ctx, ferrum_error_t *err)
@@ -50,15 +51,19 @@ ferrum_status_t ferrum_cuda_context_new(ferrum_device_t *device, const ferrum_ex
     ferrum_cuda_enter(device);
     const CUresult result = device->driver.cuStreamCreate(&ctx->stream, CU_STREAM_NON_BLOCKING);
     ferrum_cuda_leave(device);
-    const ferrum_status_t status = ferrum_cuda_result_check(result, "cuStreamCreate", err);
+    ferrum_status_t status = ferrum_cuda_result_check(result, "cuStreamCreate", err);
     if (status != FERRUM_OK) {
         ferrum_cuda_object_free(device, ctx, sizeof *ctx);
         return status;
     }
     ctx->device = device;
     ctx->stats.head = (ferrum_head_t)FERRUM_HEAD(ferrum_context_stats_t);
-    *out_context = ctx;
-    return FERRUM_OK;
+    status = ferrum_cuda_cublaslt_context_new(ctx, err);
+    if (status == FERRUM_OK)
+        *out_context = ctx;
+    else
+        ferrum_cuda_context_free(ctx);
+    return status;
 }
 
 void ferrum_cuda_context_free(ferrum_context_t *ctx)
@@ -71,6 +76,7 @@ void ferrum_cuda_context_free(ferrum_context_t *ctx)
     ferrum_cuda_enter(device);
     ferrum_cuda_graphs_free(ctx);
     (void)driver->cuStreamSynchronize(ctx->stream);
+    ferrum_cuda_cublaslt_context_free(ctx);
     for (int i = 0; i < FERRUM_CUDA_STAGES; i++)
         if (ctx->stage_done[i])
             (void)driver->cuEventDestroy(ctx->stage_done[i]);

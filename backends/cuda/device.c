@@ -2,6 +2,7 @@
 /* Devices: options, the primary context, the kernels, and host memory. */
 #include "backends/cuda/device.h"
 
+#include "backends/cuda/cublaslt.h"
 #include "backends/cuda/entries.h"
 
 #include <stdlib.h>
@@ -168,6 +169,7 @@ static void unload(ferrum_device_t *device)
 {
     if (device->primary) {
         ferrum_cuda_enter(device);
+        ferrum_cuda_cublaslt_close(device);
         if (device->module)
             (void)device->driver.cuModuleUnload(device->module);
         ferrum_cuda_leave(device);
@@ -184,7 +186,9 @@ static ferrum_status_t load(ferrum_device_t *device, ferrum_error_t *err)
         device->driver.cuDevicePrimaryCtxRetain(&device->primary, device->id),
         "cuDevicePrimaryCtxRetain", err));
     ferrum_cuda_enter(device);
-    const ferrum_status_t status = load_kernels(device, err);
+    ferrum_status_t status = load_kernels(device, err);
+    if (status == FERRUM_OK)
+        status = ferrum_cuda_cublaslt_open(device, err);
     ferrum_cuda_leave(device);
     return status;
 }
@@ -236,6 +240,7 @@ ferrum_status_t ferrum_cuda_device_info(const ferrum_device_t *device,
                 FERRUM_CAP_VARLEN_QKV | FERRUM_CAP_BATCHED_DECODE,
     };
     size_t free_bytes = 0, total_bytes = 0;
+    char products[40];
     CUcontext previous;
 
     FERRUM_CUDA_CHECK_POINTER(device, err);
@@ -245,8 +250,9 @@ ferrum_status_t ferrum_cuda_device_info(const ferrum_device_t *device,
         (void)driver->cuCtxPopCurrent(&previous);
     }
     (void)driver->cuDeviceGetName(info.name, sizeof info.name - 1, device->id);
-    (void)snprintf(info.detail, sizeof info.detail, "sm_%d, %d SMs", device->capability,
-                   device->processors);
+    ferrum_cuda_cublaslt_describe(device, products, sizeof products);
+    (void)snprintf(info.detail, sizeof info.detail, "sm_%d, %d SMs, %s", device->capability,
+                   device->processors, products);
     info.ordinal = device->ordinal;
     info.activation_dtype = device->act;
     info.memory_total_bytes = total_bytes;

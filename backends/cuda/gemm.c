@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The dense product of activations with a matrix in a buffer. */
+/* The dense product of activations with a matrix in a buffer: our kernels, or cuBLASLt if asked
+ * for. */
 #include "backends/cuda/check.h"
+#include "backends/cuda/cublaslt.h"
 #include "backends/cuda/entries.h"
 #include "kernels/cuda/args.h"
 
@@ -27,18 +29,22 @@ ferrum_status_t ferrum_cuda_gemm(ferrum_context_t *ctx, const ferrum_buffer_t *a
         STAGES = 2
     };
     const tile_t *tile = tiles;
+    bool done;
 
     FERRUM_CUDA_CHECK(ctx, err, {"a", a, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul(m, k)},
                       {"b", b, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul(n, k)},
                       {"out", out, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul(m, n)});
-    while (m > tile->most_rows)
-        tile++;
     const ferrum_gemm_args_t args = {.a = ferrum_cuda_at(a, 0),
                                      .b = ferrum_cuda_at(b, 0),
                                      .out = ferrum_cuda_at(out, 0),
                                      .m = m,
                                      .n = n,
                                      .k = k};
+    FERRUM_TRY(ferrum_cuda_cublaslt_gemm(ctx, &args, &done, err));
+    if (done)
+        return FERRUM_OK;
+    while (m > tile->most_rows)
+        tile++;
     const ferrum_cuda_grid_t grid = {ferrum_cuda_ceil(n, tile->bn), ferrum_cuda_ceil(m, tile->bm),
                                      1, tile->threads,
                                      STAGES * (tile->bm + tile->bn) * (tile->bk + PAD) * ACT_BYTES};

@@ -49,6 +49,9 @@ backends_cuda_cuda_la_SOURCES = \
 	backends/cuda/check.c \
 	backends/cuda/check.h \
 	backends/cuda/context.c \
+	backends/cuda/cublaslt.c \
+	backends/cuda/cublaslt.h \
+	backends/cuda/cublaslt_api.h \
 	backends/cuda/device.c \
 	backends/cuda/device.h \
 	backends/cuda/driver.c \

@@ -19,6 +19,9 @@
 
 #include <stdatomic.h>
 
+typedef struct ferrum_cublaslt ferrum_cublaslt_t;
+typedef struct ferrum_cublaslt_products ferrum_cublaslt_products_t;
+
 struct ferrum_device {
     atomic_uint refs;
     const ferrum_host_t *host;
@@ -32,6 +35,7 @@ struct ferrum_device {
     int shared_bytes;   /**< most dynamic shared memory of a block */
     CUmodule module;    /**< all kernels */
     CUfunction functions[FERRUM_CUDA_KERNEL_COUNT];
+    ferrum_cublaslt_t *cublaslt; /**< NULL: dense products are our own */
 };
 
 /**
@@ -64,6 +68,7 @@ typedef enum ferrum_cuda_scratch {
     FERRUM_CUDA_SCRATCH_DOWN,    /**< FFN: rows before they are combined */
     FERRUM_CUDA_SCRATCH_FAULT,   /**< ferrum_fault_t: what kernels found wrong with data */
     FERRUM_CUDA_SCRATCH_STATE,   /**< graph_set_decode_state: token, step */
+    FERRUM_CUDA_SCRATCH_GEMM,    /**< workspace of cuBLASLt */
     FERRUM_CUDA_SCRATCH_KINDS
 } ferrum_cuda_scratch_t;
 
@@ -85,6 +90,7 @@ struct ferrum_context {
     bool device_state;              /**< graph_set_device_state_mode */
     ferrum_cuda_graph_t *capturing; /**< NULL: no capture in flight */
     ferrum_cuda_graph_t *graphs;
+    ferrum_cublaslt_products_t *products; /**< NULL: dense products are our own */
     ferrum_context_stats_t stats;
 };
 

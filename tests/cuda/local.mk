@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
 # The cuda backend on the emulated driver: what the conformance suite, which knows no backend, cannot ask.
-dist_check_SCRIPTS += tests/cuda/select.sh
+dist_check_SCRIPTS += tests/cuda/select.sh tests/cuda/cublaslt-abi.sh
 TESTS += tests/cuda/select.sh
+if !FERRUM_SANITIZED
+TESTS += tests/cuda/cublaslt-abi.sh
+endif
 CLEANFILES += tests/cuda/select.out tests/cuda/select.err
 
 if FERRUM_CUDA
@@ -18,6 +21,16 @@ cuda_tests_fixture = tests/cuda/fixture.c tests/cuda/fixture.h
 tests_cuda_test_device_CPPFLAGS = $(cuda_tests_cppflags)
 tests_cuda_test_device_SOURCES = tests/cuda/test_device.c $(cuda_tests_fixture)
 tests_cuda_test_device_LDADD = $(cuda_tests_ldadd)
+# A stand-in for cuBLASLt, opened at run time.
+check_LTLIBRARIES += tests/cuda/libcublaslt-fake.la
+tests_cuda_libcublaslt_fake_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -D_GNU_SOURCE
+tests_cuda_libcublaslt_fake_la_SOURCES = tests/cuda/fake_cublaslt.c
+tests_cuda_libcublaslt_fake_la_LDFLAGS = -module -avoid-version -shared -rpath /nonexistent
+check_PROGRAMS += tests/cuda/test_gemm
+TESTS += tests/cuda/test_gemm
+tests_cuda_test_gemm_CPPFLAGS = $(cuda_tests_cppflags)
+tests_cuda_test_gemm_SOURCES = tests/cuda/test_gemm.c $(cuda_tests_fixture)
+tests_cuda_test_gemm_LDADD = $(cuda_tests_ldadd) -lm
 tests_cuda_test_graph_CPPFLAGS = $(cuda_tests_cppflags)
 tests_cuda_test_graph_SOURCES = tests/cuda/test_graph.c $(cuda_tests_fixture)
 tests_cuda_test_graph_LDADD = $(cuda_tests_ldadd)
