@@ -6,108 +6,126 @@
 #ifndef FERRUM_KERNELS_PACKED_SCALES_H
 #define FERRUM_KERNELS_PACKED_SCALES_H
 
-#include "kernels/packed_tile.h"
+#include "kernels/packed_unpack.h"
 
-/** Integer scales of sixteen rows, and integer minima where the format has them. */
-typedef struct row_ints {
-    int16_t s[ROWS];
-    int16_t min[ROWS];
-} row_ints_t;
+/** Integer scales and minima of a unit, by half of a group or by group. */
+typedef struct unit_ints {
+    _Alignas(32) int8_t s[HALVES][ROWS];
+    _Alignas(32) uint8_t min[HALVES][ROWS];
+} unit_ints_t;
 
-/** Group @p j of Q4_K and Q5_K: six bits each of the twelve bytes of every row. */
-static void ints_q45_k(const uint8_t *restrict p, uint32_t j, row_ints_t *restrict out)
+/** Q4_K and Q5_K: six bits each, of the twelve bytes of every row. */
+static void ints_q45_k(const uint8_t *restrict p, unit_ints_t *restrict out)
 {
-    const uint8_t *low = p + (j % 4) * ROWS, *mid = low + 4 * ROWS, *high = low + 8 * ROWS;
-    for (uint32_t r = 0; r < ROWS; r++) {
-        if (j < 4) {
-            out->s[r] = low[r] & 63;
-            out->min[r] = mid[r] & 63;
-        } else {
-            out->s[r] = (int16_t)((high[r] & 15) | (low[r] >> 6) << 4);
-            out->min[r] = (int16_t)(high[r] >> 4 | (mid[r] >> 6) << 4);
+    enum {
+        FOUR = 4 * ROWS /* groups at a time */
+    };
+    int8_t *restrict s = out->s[0];
+    uint8_t *restrict min = out->min[0];
+    for (uint32_t i = 0; i < FOUR; i++) {
+        const uint8_t low = p[i], middle = p[FOUR + i], high = p[2 * FOUR + i];
+        s[i] = (int8_t)(low & 63);
+        min[i] = middle & 63;
+        s[FOUR + i] = (int8_t)((high & 15) | (low >> 2 & 48));
+        min[FOUR + i] = (uint8_t)(high >> 4 | (middle >> 2 & 48));
+    }
+}
+
+/** Q3_K: bytes of low nibbles (halves 0..7 low, 8..15 high), then of four pairs of high bits. */
+static void ints_q3_k(const uint8_t *restrict p, unit_ints_t *restrict out)
+{
+    for (uint32_t i = 0; i < HALVES; i++) {
+        const uint8_t *low = p + i % 8 * ROWS, *high = p + (8 + i % 4) * ROWS;
+        const uint32_t low_shift = i / 8 * 4, high_shift = i / 4 * 2;
+        int8_t *restrict s = out->s[i];
+        for (uint32_t r = 0; r < ROWS; r++)
+            s[r] = (int8_t)(((low[r] >> low_shift & 15) | (high[r] >> high_shift & 3) << 4) - 32);
+    }
+}
+
+static void ints_q2_k(const uint8_t *restrict p, unit_ints_t *restrict out)
+{
+    int8_t *restrict s = out->s[0];
+    uint8_t *restrict min = out->min[0];
+    for (uint32_t i = 0; i < HALVES * ROWS; i++) {
+        s[i] = (int8_t)(p[i] & 15);
+        min[i] = p[i] >> 4;
+    }
+}
+
+/** IQ4_XS: one 16-bit word of high bits per row, then bytes of two low nibbles. */
+static void ints_iq4_xs(const uint8_t *restrict p, unit_ints_t *restrict out)
+{
+    for (uint32_t j = 0; j < GROUPS; j++) {
+        const uint8_t *low = p + 2 * ROWS + j / 2 * ROWS;
+        int8_t *restrict s = out->s[j];
+        for (uint32_t r = 0; r < ROWS; r++) {
+            const uint8_t top = (uint8_t)(p[2 * r + j / 4] >> (2 * (j % 4)) & 3);
+            s[r] = (int8_t)(((low[r] >> (j % 2 * 4) & 15) | top << 4) - 32);
         }
     }
 }
 
-/** Half @p i of Q3_K. */
-static void ints_q3_k(const uint8_t *restrict p, uint32_t i, row_ints_t *restrict out)
+/** Where a k-quant's f16 d lie behind its integers, and these behind its codes. */
+INLINE const uint8_t *ints_at(ferrum_packed_kind_t kind, const uint8_t *u)
 {
-    const uint8_t *low = p + i % 8 * ROWS, *high = p + (8 + i % 4) * ROWS;
-    for (uint32_t r = 0; r < ROWS; r++)
-        out->s[r] =
-            (int16_t)(((low[r] >> (i / 8 * 4) & 15) | (high[r] >> (i / 4 * 2) & 3) << 4) - 32);
-}
-
-static void ints_q2_k(const uint8_t *restrict p, uint32_t i, row_ints_t *restrict out)
-{
-    for (uint32_t r = 0; r < ROWS; r++) {
-        out->s[r] = p[i * ROWS + r] & 15;
-        out->min[r] = p[i * ROWS + r] >> 4;
-    }
-}
-
-static void ints_q6_k(const uint8_t *restrict p, uint32_t i, row_ints_t *restrict out)
-{
-    for (uint32_t r = 0; r < ROWS; r++)
-        out->s[r] = (int8_t)p[i * ROWS + r];
-}
-
-/** Group @p j of IQ4_XS; @p p: behind d. */
-static void ints_iq4_xs(const uint8_t *restrict p, uint32_t j, row_ints_t *restrict out)
-{
-    const uint8_t *low = p + 2 * ROWS + j / 2 * ROWS;
-    for (uint32_t r = 0; r < ROWS; r++) {
-        const uint32_t top = (uint32_t)(p[2 * r] | p[2 * r + 1] << 8) >> (2 * j) & 3;
-        out->s[r] = (int16_t)((low[r] >> (j % 2 * 4) & 15) + (int)(top << 4) - 32);
-    }
-}
-
-/** to[] = f16 at @p p times integers, for rows lane, lane + 1, ... */
-INLINE floats_t scaled(const uint8_t *p, const int16_t *ints, uint32_t lane)
-{
-    return floats_mul(floats_of_f16(p + 2 * lane), floats_of_i16(ints + lane));
-}
-
-/** Half @p h of group @p g of the block; @p i: its place in arrays of HALVES, @p j: its group in
- *  the unit @p u. */
-INLINE void scales_k(ferrum_packed_kind_t kind, const uint8_t *u, uint32_t g, uint32_t i,
-                     uint32_t j, uint32_t h, block_t *w)
-{
-    const uint8_t *p, *d; /* integers, f16 */
-    row_ints_t ints;
-    float offset = 0;
     switch (kind) {
     case FERRUM_PACKED_Q2_K:
-        p = u + 16 * VECTOR;
-        d = p + 16 * ROWS;
-        ints_q2_k(p, 2 * j + h, &ints);
-        break;
+        return u + 16 * VECTOR;
     case FERRUM_PACKED_Q3_K:
-        p = u + 24 * VECTOR;
-        d = p + 12 * ROWS;
-        ints_q3_k(p, 2 * j + h, &ints);
-        break;
+        return u + 24 * VECTOR;
+    case FERRUM_PACKED_Q5_K:
+        return u + 40 * VECTOR;
     case FERRUM_PACKED_Q6_K:
-        p = u + 48 * VECTOR;
-        d = p + 16 * ROWS;
-        ints_q6_k(p, 2 * j + h, &ints);
-        break;
-    default: /* Q4_K, Q5_K */
-        p = u + (kind == FERRUM_PACKED_Q5_K ? 40 : 32) * VECTOR;
-        d = p + 12 * ROWS;
-        offset = kind == FERRUM_PACKED_Q5_K ? 16 : 8;
-        ints_q45_k(p, j, &ints);
+        return u + 48 * VECTOR;
+    default: /* Q4_K; of IQ4_XS, behind d */
+        return u + 32 * VECTOR + (kind == FERRUM_PACKED_IQ4_XS ? 2 * ROWS : 0);
     }
-    memcpy(w->s[i], ints.s, sizeof ints.s);
-    for (uint32_t lane = 0; lane < ROWS; lane += LANES) {
-        const floats_t scale = scaled(d, ints.s, lane);
-        floats_store(w->d[g] + lane, floats_of_f16(d + 2 * lane));
-        floats_store(w->scale[i] + lane, scale);
-        if (kind == FERRUM_PACKED_Q2_K)
-            floats_store(w->min[i] + lane, scaled(d + 2 * ROWS, ints.min, lane));
-        if (offset > 0)
-            floats_store(w->min[i] + lane, floats_fnma(scale, floats_all(offset),
-                                                       scaled(d + 2 * ROWS, ints.min, lane)));
+}
+
+/** Integers of a unit of a kind that has them (and of IQ4_XS). */
+INLINE void unpack_ints(ferrum_packed_kind_t kind, const uint8_t *u, unit_ints_t *out)
+{
+    const uint8_t *p = ints_at(kind, u);
+    if (kind == FERRUM_PACKED_Q2_K)
+        ints_q2_k(p, out);
+    else if (kind == FERRUM_PACKED_Q3_K)
+        ints_q3_k(p, out);
+    else if (kind == FERRUM_PACKED_Q6_K)
+        memcpy(out->s, p, sizeof out->s);
+    else if (kind == FERRUM_PACKED_IQ4_XS)
+        ints_iq4_xs(p, out);
+    else
+        ints_q45_k(p, out);
+}
+
+/** Group @p j of a k-quant's unit, number @p g in the block. */
+INLINE void scales_k(ferrum_packed_kind_t kind, const uint8_t *u, const unit_ints_t *ints,
+                     uint32_t g, uint32_t j, block_t *w)
+{
+    const bool twelve =
+        kind == FERRUM_PACKED_Q3_K || kind == FERRUM_PACKED_Q4_K || kind == FERRUM_PACKED_Q5_K;
+    const uint8_t *d = ints_at(kind, u) + (twelve ? 12 : 16) * ROWS, *dmin = d + 2 * ROWS;
+    const uint32_t runs = has_halves(kind) ? 2 : 1;
+    const float offset = (float)offset_of(kind);
+    EACH_PART(p)
+    {
+        const uint32_t lane = (uint32_t)p * LANES;
+        const floats_t unit = floats_of_f16(d + 2 * lane);
+        floats_store(w->d[g] + lane, unit);
+        UNROLL for (uint32_t h = 0; h < runs; h++)
+        {
+            const uint32_t to = g * runs + h, from = j * runs + h;
+            const floats_t scale = floats_mul(unit, floats_of_i8(ints->s[from] + lane));
+            floats_store(w->scale[to] + lane, scale);
+            if (kind == FERRUM_PACKED_Q3_K || kind == FERRUM_PACKED_Q6_K)
+                continue;
+            floats_t min =
+                floats_mul(floats_of_f16(dmin + 2 * lane), floats_of_u8(ints->min[from] + lane));
+            if (offset > 0)
+                min = floats_fnma(scale, floats_all(offset), min);
+            floats_store(w->min[to] + lane, min);
+        }
     }
 }
 
@@ -120,15 +138,13 @@ INLINE floats_t gptq_scale(ferrum_dtype_t dtype, const uint8_t *p, uint32_t lane
 
 /** Group @p g of the block, of kinds whose scale is one float. */
 INLINE void scales_flat(const ferrum_packed_matrix_t *m, ferrum_packed_kind_t kind,
-                        const uint8_t *u, uint32_t g, uint32_t j, block_t *w)
+                        const uint8_t *u, const unit_ints_t *ints, uint32_t g, uint32_t j,
+                        block_t *w)
 {
     const bool five = kind == FERRUM_PACKED_Q5_0 || kind == FERRUM_PACKED_Q5_1;
     const uint8_t *p = u + (kind == FERRUM_PACKED_Q8_0 ? 8 : five ? 5 : 4) * VECTOR;
-    row_ints_t ints;
-    if (kind == FERRUM_PACKED_IQ4_XS) {
+    if (kind == FERRUM_PACKED_IQ4_XS)
         p = u + 32 * VECTOR;
-        ints_iq4_xs(p + 2 * ROWS, j, &ints);
-    }
     if (kind == FERRUM_PACKED_GPTQ4 || kind == FERRUM_PACKED_GPTQ8)
         p = u + (size_t)m->unit / (kind == FERRUM_PACKED_GPTQ4 ? 8 : 4) * VECTOR;
     for (uint32_t lane = 0; lane < ROWS; lane += LANES) {
@@ -138,7 +154,7 @@ INLINE void scales_flat(const ferrum_packed_matrix_t *m, ferrum_packed_kind_t ki
             d = floats_of_half_e8m0(p + lane);
             break;
         case FERRUM_PACKED_IQ4_XS:
-            d = scaled(p, ints.s, lane);
+            d = floats_mul(floats_of_f16(p + 2 * lane), floats_of_i8(ints->s[j] + lane));
             break;
         case FERRUM_PACKED_GPTQ4:
         case FERRUM_PACKED_GPTQ8:

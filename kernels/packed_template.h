@@ -22,7 +22,6 @@ enum {
 };
 
 #define EACH_TOKEN(t) UNROLL for (int t = 0; t < tokens; t++)
-#define EACH_PART(p) UNROLL for (int p = 0; p < PARTS; p++)
 
 /** A block of weights and what the tiles need to know of it. */
 typedef struct step {
@@ -111,7 +110,8 @@ INLINE void tile_accurate(const step_t *s, const uint8_t *const x[TILE], int tok
         }
     }
     EACH_TOKEN(t)
-    EACH_PART(p) acc[t][p] =
+    EACH_PART(p)
+    acc[t][p] =
         floats_fma(acc[t][p], floats_all(records[t]->scale), floats_load(out[t] + p * LANES));
     subtract_minima(s, minimum_sums, tokens, acc);
     EACH_TOKEN(t) EACH_PART(p) floats_store(out[t] + p * LANES, acc[t][p]);
@@ -154,50 +154,53 @@ static tile_fn *const fast_tiles[][2][3] = {{FAST_SIZES(NARROW, 0), FAST_SIZES(N
                                             {FAST_SIZES(WIDE, 0), {NULL}}};
 static tile_fn *const accurate_tiles[3] = {accurate_1, accurate_2, accurate_4};
 
-/** Group @p g of the block: group @p j of unit @p u. */
-INLINE void unpack_group(const ferrum_packed_matrix_t *m, ferrum_packed_kind_t kind,
-                         ferrum_packed_precision_t precision, const uint8_t *u, uint32_t j,
-                         uint32_t g, block_t *w)
+/** Codes of group @p g of the block: group @p j of unit @p u. */
+INLINE void unpack_codes(const ferrum_packed_matrix_t *m, ferrum_packed_kind_t kind,
+                         ferrum_packed_precision_t precision, const uint8_t *u,
+                         const unit_ints_t *ints, uint32_t g, uint32_t j, block_t *w)
 {
-    const ferrum_packed_traits_t *traits = ferrum_packed_traits(kind);
-    const uint32_t runs = traits->halves ? 2 : 1;
-    const bool integer_scales = kind >= FERRUM_PACKED_Q2_K && kind <= FERRUM_PACKED_Q6_K;
-    codes_t zeros[PARTS];
-    if (integer_scales)
-        for (uint32_t h = 0; h < runs; h++)
-            scales_k(kind, u, g, g * runs + h, j, h, w);
-    else
-        scales_flat(m, kind, u, g, j, w);
+    const uint32_t runs = has_halves(kind) ? 2 : 1;
     EACH_PART(p)
-    zeros[p] = kind == FERRUM_PACKED_GPTQ4 ? gptq_zeros(m, u, (uint32_t)p * LANES) : codes_load(u);
-    for (uint32_t s = 0; s < STEPS; s++)
-        EACH_PART(p)
+    {
+        const uint32_t part = (uint32_t)p, lane = part * LANES;
+        const codes_t zeros = kind == FERRUM_PACKED_GPTQ4 ? gptq_zeros(m, u, lane) : codes_load(u);
+        words_t scale[2] = {0};
+        if (has_integers(kind) && precision == FERRUM_PACKED_ACCURATE)
+            for (uint32_t h = 0; h < runs; h++)
+                scale[h] = words_scale(ints->s[j * runs + h] + lane);
+        UNROLL for (uint32_t s = 0; s < STEPS; s++)
         {
-            const codes_t codes = codes_of(kind, u + p * PART_BYTES, j, s, zeros[p]);
-            if (precision == FERRUM_PACKED_FAST) {
-                codes_store(w->codes.bytes[g] + s * VECTOR + p * PART_BYTES, codes);
-            } else {
-                const int16_t *scale = w->s[g * runs + s / (STEPS / runs)] + p * LANES;
-                words_store(w->codes.words[g], s, (uint32_t)p, codes, traits->offset,
-                            integer_scales ? scale : NULL);
-            }
+            const codes_t codes = codes_of(kind, u + part * PART_BYTES, j, s, zeros);
+            if (precision == FERRUM_PACKED_FAST)
+                codes_store(w->codes.bytes[g] + s * VECTOR + part * PART_BYTES, codes);
+            else
+                words_store(w->codes.words[g], s, part, codes, offset_of(kind),
+                            has_integers(kind) ? &scale[s / (STEPS / runs)] : NULL);
         }
+    }
 }
 
-/** Unpack block @p b of a panel row by row of groups. */
 INLINE void unpack_block(const ferrum_packed_matrix_t *m, ferrum_packed_kind_t kind,
                          ferrum_packed_precision_t precision, const uint8_t *panel, uint32_t b,
                          block_t *w)
 {
-    const uint32_t groups = m->k / GROUP, per_unit = m->unit / GROUP, first = b * GROUPS;
+    const uint32_t groups = m->k / GROUP, per_unit = unit_of(m, kind) / GROUP, first = b * GROUPS;
     const size_t group_bytes = m->unit_bytes / per_unit;
+    unit_ints_t ints;
     w->groups = groups - first < GROUPS ? groups - first : GROUPS;
     for (uint32_t g = 0; g < w->groups; g++) {
         const uint32_t j = (first + g) % per_unit;
         const uint8_t *u = panel + (size_t)((first + g) / per_unit) * m->unit_bytes;
         for (size_t at = 0; at < group_bytes; at += VECTOR)
             __builtin_prefetch(u + j * group_bytes + PREFETCH_BYTES + at);
-        unpack_group(m, kind, precision, u, j, g, w);
+        if (j == 0 && per_unit == GROUPS)
+            if (has_integers(kind) || kind == FERRUM_PACKED_IQ4_XS)
+                unpack_ints(kind, u, &ints);
+        if (has_integers(kind))
+            scales_k(kind, u, &ints, g, j, w);
+        else
+            scales_flat(m, kind, u, &ints, g, j, w);
+        unpack_codes(m, kind, precision, u, &ints, g, j, w);
     }
 }
 
@@ -206,8 +209,9 @@ typedef void unpack_fn(const ferrum_packed_matrix_t *m, ferrum_packed_precision_
 
 #define PACKED_KINDS(X)                                                                            \
     X(Q4_0)                                                                                        \
-    X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(IQ4_NL) X(MXFP4) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)     \
-        X(IQ4_XS) X(GPTQ4) X(GPTQ8)
+    X(Q4_1)                                                                                        \
+    X(Q5_0) X(Q5_1) X(Q8_0) X(IQ4_NL) X(MXFP4) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_XS)   \
+        X(GPTQ4) X(GPTQ8)
 #define DEFINE_UNPACK(kind)                                                                        \
     static void unpack_##kind(const ferrum_packed_matrix_t *m,                                     \
                               ferrum_packed_precision_t precision, const uint8_t *panel,           \

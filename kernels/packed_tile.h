@@ -23,6 +23,8 @@ enum {
     TILE = 4                     /**< tokens that meet a register of weights together */
 };
 
+#define EACH_PART(p) UNROLL for (int p = 0; p < PARTS; p++)
+
 /** Bound on a kind's codes v + offset: decides how many products fit 16 bits. */
 typedef enum code_width {
     CODES_NARROW, /**< at most 15 */
@@ -40,7 +42,6 @@ typedef struct block {
     float scale[HALVES][ROWS]; /**< FAST: d * s */
     float min[HALVES][ROWS];   /**< of kinds with minima */
     float d[GROUPS][ROWS];
-    int16_t s[HALVES][ROWS];
     uint32_t groups;
 } block_t;
 
@@ -56,9 +57,12 @@ typedef struct block {
  * sums[t][p] += sum of weight * activation over a group of words:
  *   INLINE void tile_words(const int16_t *words, const int16_t *const x[TILE], int tokens,
  *                          ints_t sums[TILE][PARTS]);
- * Store the weights (code - offset) * s of a register of step `step` and rows of part `part`; s is
- * of these rows, or NULL for ones: INLINE void words_store(int16_t *words, uint32_t step, uint32_t
- * part, codes_t codes, int offset, const int16_t *s);
+ * Integer scales of a register's rows as words_store() takes them:
+ *   INLINE words_t words_scale(const int8_t *s);
+ * Store the weights (code - offset) * scale of a register: step `step`, rows of part `part`; scale
+ * NULL: one:
+ *   INLINE void words_store(int16_t *words, uint32_t step, uint32_t part, codes_t codes, int
+ * offset, const words_t *scale);
  */
 
 #endif /* FERRUM_KERNELS_PACKED_TILE_H */

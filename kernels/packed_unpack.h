@@ -8,30 +8,63 @@
 
 #include "kernels/packed_tile.h"
 
-INLINE code_width_t width_of(ferrum_packed_kind_t kind)
+/* What ferrum_packed_traits() says, and more, as constants for the compiler. */
+
+INLINE bool has_halves(ferrum_packed_kind_t kind)
+{
+    return kind == FERRUM_PACKED_Q2_K || kind == FERRUM_PACKED_Q3_K || kind == FERRUM_PACKED_Q6_K;
+}
+
+/** Scales are integers times a float of the unit. */
+INLINE bool has_integers(ferrum_packed_kind_t kind)
+{
+    return kind >= FERRUM_PACKED_Q2_K && kind <= FERRUM_PACKED_Q6_K;
+}
+
+INLINE int offset_of(ferrum_packed_kind_t kind)
 {
     switch (kind) {
-    case FERRUM_PACKED_Q8_0:
-    case FERRUM_PACKED_IQ4_NL:
-    case FERRUM_PACKED_IQ4_XS:
-    case FERRUM_PACKED_GPTQ8:
-        return CODES_WIDE;
-    case FERRUM_PACKED_Q5_0:
-    case FERRUM_PACKED_Q5_1:
-    case FERRUM_PACKED_Q5_K:
-    case FERRUM_PACKED_Q6_K:
+    case FERRUM_PACKED_Q4_0:
+    case FERRUM_PACKED_Q4_K:
+        return 8;
+    case FERRUM_PACKED_Q3_K:
+        return 4;
     case FERRUM_PACKED_MXFP4:
+        return 12;
+    case FERRUM_PACKED_Q5_0:
+    case FERRUM_PACKED_Q5_K:
     case FERRUM_PACKED_GPTQ4:
-        return CODES_MEDIUM;
+        return 16;
+    case FERRUM_PACKED_Q6_K:
+        return 32;
+    case FERRUM_PACKED_Q4_1:
+    case FERRUM_PACKED_Q5_1:
+    case FERRUM_PACKED_Q2_K:
+        return 0;
     default:
-        return CODES_NARROW;
+        return 128;
     }
+}
+
+INLINE code_width_t width_of(ferrum_packed_kind_t kind)
+{
+    const int offset = offset_of(kind);
+    if (offset == 128)
+        return CODES_WIDE;
+    return offset > 8 || kind == FERRUM_PACKED_Q5_1 ? CODES_MEDIUM : CODES_NARROW;
+}
+
+/** Values per unit. */
+INLINE uint32_t unit_of(const ferrum_packed_matrix_t *m, ferrum_packed_kind_t kind)
+{
+    if (kind == FERRUM_PACKED_GPTQ4 || kind == FERRUM_PACKED_GPTQ8)
+        return m->unit;
+    return has_integers(kind) || kind == FERRUM_PACKED_IQ4_XS ? 256 : GROUP;
 }
 
 INLINE codes_t nibbles(const uint8_t *p, bool high)
 {
-    const codes_t v = codes_load(p);
-    return codes_and(high ? codes_shr(v, 4) : v, 15);
+    return codes_and(codes_shr(codes_load(p), high ? 4 : 0), 15);
 }
 
 /** `bits` (a mask) of every byte, from bit `from`, moved to bit `to`. */

@@ -21,6 +21,7 @@ enum {
 
 typedef __m256i codes_t; /**< four code bytes of each row */
 typedef __m256i ints_t;
+typedef __m256i words_t;
 typedef __m256 floats_t;
 
 INLINE codes_t codes_load(const uint8_t *p)
@@ -133,9 +134,9 @@ INLINE floats_t floats_of_u8(const uint8_t *p)
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p)));
 }
 
-INLINE floats_t floats_of_i16(const int16_t *p)
+INLINE floats_t floats_of_i8(const int8_t *p)
 {
-    return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128((const void *)p)));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p)));
 }
 
 INLINE floats_t floats_of_bf16(const uint8_t *p)
@@ -174,24 +175,22 @@ INLINE __m256i word_at(const void *p)
 
 /* What AVX2 and AVX-VNNI share of packed_tile.h: a word is a pair of codes per lane. */
 
-INLINE ints_t tile_start(int32_t start, code_width_t width)
+INLINE words_t words_scale(const int8_t *s)
 {
-    (void)width;
-    return _mm256_set1_epi32(start);
+    const __m256i row = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)s));
+    return _mm256_blend_epi16(row, _mm256_slli_epi32(row, 16), 0xaa);
 }
 
 INLINE void words_store(int16_t *words, uint32_t step, uint32_t part, codes_t codes, int offset,
-                        const int16_t *s)
+                        const words_t *scale)
 {
     const __m256i bytes[2] = {_mm256_and_si256(codes, _mm256_set1_epi16(255)),
                               _mm256_srli_epi16(codes, 8)};
     UNROLL for (uint32_t i = 0; i < 2; i++)
     {
         __m256i v = _mm256_sub_epi16(bytes[i], _mm256_set1_epi16((short)offset));
-        if (s) {
-            const __m256i row = _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)s));
-            v = _mm256_mullo_epi16(v, _mm256_or_si256(row, _mm256_slli_epi32(row, 16)));
-        }
+        if (scale)
+            v = _mm256_mullo_epi16(v, *scale);
         _mm256_storeu_si256((void *)(words + ((2 * step + i) * PARTS + part) * 2 * LANES), v);
     }
 }

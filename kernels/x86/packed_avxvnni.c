@@ -6,6 +6,12 @@
 #include "kernels/x86/lanes_avx2.h"
 #include "kernels/x86/packed_avx2.h"
 
+INLINE ints_t tile_start(int32_t start, code_width_t width)
+{
+    (void)width;
+    return _mm256_set1_epi32(start);
+}
+
 INLINE void tile_bytes(const uint8_t *codes, const int8_t *const x[TILE], int first, int count,
                        int tokens, code_width_t width, ints_t sums[TILE][PARTS])
 {
@@ -13,13 +19,11 @@ INLINE void tile_bytes(const uint8_t *codes, const int8_t *const x[TILE], int fi
     UNROLL for (int s = first; s < first + count; s++)
     {
         codes_t v[PARTS];
-        UNROLL for (int p = 0; p < PARTS; p++) v[p] =
-            codes_load(codes + s * VECTOR + p * PART_BYTES);
+        EACH_PART(p) v[p] = codes_load(codes + s * VECTOR + p * PART_BYTES);
         UNROLL for (int t = 0; t < tokens; t++)
         {
             const __m256i word = word_at(x[t] + 4 * s);
-            UNROLL for (int p = 0; p < PARTS; p++) sums[t][p] =
-                _mm256_dpbusd_avx_epi32(sums[t][p], v[p], word);
+            EACH_PART(p) sums[t][p] = _mm256_dpbusd_avx_epi32(sums[t][p], v[p], word);
         }
     }
 }
@@ -28,15 +32,14 @@ INLINE void tile_words(const int16_t *words, const int16_t *const x[TILE], int t
                        ints_t sums[TILE][PARTS])
 {
     ints_t second[TILE][PARTS];
-    UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < PARTS; p++) second[t][p] =
-        ints_zero();
+    UNROLL for (int t = 0; t < tokens; t++) EACH_PART(p) second[t][p] = ints_zero();
     UNROLL for (int pair = 0; pair < GROUP / 2; pair++)
     {
         ints_t(*const to)[PARTS] = tokens < TILE && pair % 2 ? second : sums;
         UNROLL for (int t = 0; t < tokens; t++)
         {
             const __m256i word = word_at(x[t] + 2 * pair);
-            UNROLL for (int p = 0; p < PARTS; p++)
+            EACH_PART(p)
             {
                 const __m256i v =
                     _mm256_loadu_si256((const void *)(words + (pair * PARTS + p) * 2 * LANES));
@@ -45,7 +48,7 @@ INLINE void tile_words(const int16_t *words, const int16_t *const x[TILE], int t
         }
     }
     if (tokens < TILE)
-        UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < PARTS; p++) sums[t][p] =
+        UNROLL for (int t = 0; t < tokens; t++) EACH_PART(p) sums[t][p] =
             _mm256_add_epi32(sums[t][p], second[t][p]);
 }
 
