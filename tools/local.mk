@@ -13,6 +13,9 @@ ferrum_SOURCES = \
 	tools/ferrum/bench_model.c \
 	tools/ferrum/bench_moe.c \
 	tools/ferrum/bench_weights.c \
+	tools/ferrum/check_plugin.c \
+	tools/ferrum/check_report.c \
+	tools/ferrum/check_report.h \
 	tools/ferrum/cli.h \
 	tools/ferrum/common.c \
 	tools/ferrum/env.c \
@@ -20,11 +23,44 @@ ferrum_SOURCES = \
 	tools/ferrum/info.c \
 	tools/ferrum/inspect.c \
 	tools/ferrum/main.c
-ferrum_LDADD = libferrum.la host/formats/libferrum-formats.la $(JANSSON_LIBS) $(POPT_LIBS) -lm
+ferrum_LDADD = libferrum.la tools/kit/libferrum-kit.la host/runtime/libferrum-runtime.la \
+	host/formats/libferrum-formats.la $(JANSSON_LIBS) $(POPT_LIBS) -lm
+
+# The conformance suite behind `ferrum check-plugin`.
+noinst_LTLIBRARIES += tools/kit/libferrum-kit.la
+tools_kit_libferrum_kit_la_CPPFLAGS = $(ferrum_CPPFLAGS)
+tools_kit_libferrum_kit_la_SOURCES = \
+	tools/kit/attention.c \
+	tools/kit/core.c \
+	tools/kit/cycles.c \
+	tools/kit/experts.c \
+	tools/kit/ffn.c \
+	tools/kit/growth.c \
+	tools/kit/harness.c \
+	tools/kit/identity.c \
+	tools/kit/kit.h \
+	tools/kit/linear.c \
+	tools/kit/memory.c \
+	tools/kit/misuse.c \
+	tools/kit/objects.c \
+	tools/kit/ops.c \
+	tools/kit/ops.h \
+	tools/kit/oracle.c \
+	tools/kit/raw.c \
+	tools/kit/raw.h \
+	tools/kit/routing.c \
+	tools/kit/run.c \
+	tools/kit/run.h \
+	tools/kit/session.c \
+	tools/kit/tables.c \
+	tools/kit/threads.c \
+	tools/kit/watch.c \
+	tools/kit/weights.c
 
 dist_man_MANS += \
 	tools/man/ferrum.1 \
 	tools/man/ferrum-bench.1 \
+	tools/man/ferrum-check-plugin.1 \
 	tools/man/ferrum-env.1 \
 	tools/man/ferrum-generate.1 \
 	tools/man/ferrum-info.1 \

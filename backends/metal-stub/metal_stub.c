@@ -298,6 +298,8 @@ static const ferrum_moe_fused_ops_t moe_fused_ops = {
 
 static const void *get_interface(const char *id, uint32_t min_version)
 {
+    if (min_version > FERRUM_ABI_MINOR)
+        return NULL; /* a host that wants more than this minor has */
     if (strcmp(id, FERRUM_INTERFACE_BACKEND) == 0)
         return &backend_ops;
     if (strcmp(id, FERRUM_INTERFACE_QUANT_LLM) == 0)

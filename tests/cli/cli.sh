@@ -35,7 +35,7 @@ expect()
 # Good runs.
 expect 0 - "$ferrum" --help
 expect 0 - "$ferrum" --version
-for verb in generate bench info inspect env; do
+for verb in generate bench info inspect check-plugin env; do
     expect 0 - "$ferrum" "$verb" --help
     [ -s "$work/out" ] || complain "$verb --help prints nothing"
 done
@@ -70,7 +70,35 @@ grep -q nosuch "$work/err" || complain "nosuch,cpu falls back silently"
 FERRUM_BACKEN=cpu "$ferrum" env >/dev/null 2>"$work/err"
 grep -q FERRUM_BACKEND "$work/err" || complain "FERRUM_BACKEN draws no warning with a suggestion"
 
+# A plugin held to the ABI: three reports, and what a stranger's file gets.
+stub=$FERRUM_TEST_BUILDDIR/backends/metal-stub/.libs/metal-stub.so
+expect 0 - "$ferrum" check-plugin --list
+expect 0 - "$ferrum" check-plugin "$stub" objects
+grep -q '^conforms: ' "$work/out" || complain "check-plugin says no verdict"
+expect 0 - "$ferrum" check-plugin --in-process --each "$stub" objects
+grep -q 'ok .*releasing NULL' "$work/out" || complain "check-plugin --each does not list checks"
+expect 0 - "$ferrum" check-plugin --json "$stub" objects
+grep -q '"conforms": true' "$work/out" || complain "check-plugin --json says no verdict"
+expect 0 - "$ferrum" check-plugin --tap "$stub" objects
+count=$(grep -c '^ok ' "$work/out")
+grep -q "^1\.\.$count\$" "$work/out" || complain "check-plugin --tap: the plan is not $count tests"
+"$ferrum" check-plugin "$model" >"$work/out" 2>"$work/err"
+[ $? -eq 1 ] && grep -q 'FAILED.*ELF' "$work/out" || complain "check-plugin accepts a model file"
+FERRUM_CUDA_DRIVER=/nonexistent "$ferrum" check-plugin "$FERRUM_TEST_BUILDDIR/backends/cuda/.libs/cuda.so" \
+    objects >"$work/out" 2>"$work/err"
+case $? in
+77) grep -q 'not run: ' "$work/out" || complain "check-plugin does not say why it ran nothing" ;;
+3) [ ! -e "$FERRUM_TEST_BUILDDIR/backends/cuda/.libs/cuda.so" ] || complain "cuda.so cannot be checked" ;;
+*) complain "check-plugin of cuda.so without a driver: neither skipped nor absent" ;;
+esac
+
 # Usage.
+expect 2 plugin "$ferrum" check-plugin
+expect 2 frobnicate "$ferrum" check-plugin "$stub" frobnicate
+expect 2 exclude "$ferrum" check-plugin --json --tap "$stub"
+expect 2 activation "$ferrum" check-plugin --activation i8 "$stub"
+expect 2 cycles "$ferrum" check-plugin --cycles 0 "$stub"
+expect 3 "$work/no.so" "$ferrum" check-plugin "$work/no.so"
 expect 2 unknown "$ferrum" frobnicate
 expect 2 model "$ferrum" generate -p x
 expect 2 prompt "$ferrum" generate -m "$model"

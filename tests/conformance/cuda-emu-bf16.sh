@@ -8,4 +8,4 @@ if [ ! -e "$plugin" ] || [ ! -e "$FERRUM_CUDA_DRIVER" ]; then
     exit 77
 fi
 export FERRUM_CUDA_DRIVER
-exec "$FERRUM_TEST_BUILDDIR/tests/conformance/conformance" -t bf16 "$plugin"
+exec "$FERRUM_TEST_BUILDDIR/ferrum" check-plugin --cycles 20 --timeout 250 --activation bf16 "$plugin"

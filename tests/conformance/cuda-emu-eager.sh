@@ -10,5 +10,5 @@ if [ ! -e "$plugin" ] || [ ! -e "$FERRUM_CUDA_DRIVER" ]; then
 fi
 FERRUM_TEST_CUDA_EMU_COPIES=eager
 export FERRUM_CUDA_DRIVER FERRUM_TEST_CUDA_EMU_COPIES
-exec "$FERRUM_TEST_BUILDDIR/tests/conformance/conformance" "$plugin" \
+exec "$FERRUM_TEST_BUILDDIR/ferrum" check-plugin --cycles 20 --timeout 250 "$plugin" \
     objects buffers core refusals attention paged graph

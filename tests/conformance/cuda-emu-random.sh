@@ -11,6 +11,6 @@ FERRUM_TEST_CUDA_EMU_COPIES=random
 export FERRUM_CUDA_DRIVER FERRUM_TEST_CUDA_EMU_COPIES
 for seed in 1 2 3 4 5 6 7 8; do
     echo "seed $seed"
-    FERRUM_TEST_CUDA_EMU_SEED=$seed "$FERRUM_TEST_BUILDDIR/tests/conformance/conformance" "$plugin" \
+    FERRUM_TEST_CUDA_EMU_SEED=$seed "$FERRUM_TEST_BUILDDIR/ferrum" check-plugin --cycles 20 --timeout 250 "$plugin" \
         buffers core attention paged graph || exit 1
 done

@@ -3,7 +3,7 @@
  * The judge judged: the suite's own decoder against blocks that the `gguf` package decoded
  * (tests/golden, make_gguf_blocks.py).
  */
-#include "tests/conformance/conformance.h"
+#include "tools/kit/kit.h"
 
 #include <stdio.h>
 #include <stdlib.h>

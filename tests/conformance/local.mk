@@ -1,31 +1,10 @@
 # SPDX-License-Identifier: MIT
-# The conformance suite: one program that takes any plugin, run over every plugin that was built.
-check_PROGRAMS += tests/conformance/conformance tests/conformance/goldens
-conformance_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(top_srcdir)/plugin/include \
-	-I$(top_srcdir)/host/include
-tests_conformance_conformance_CPPFLAGS = $(conformance_cppflags)
-tests_conformance_conformance_SOURCES = \
-	tests/conformance/attention.c \
-	tests/conformance/conformance.h \
-	tests/conformance/core.c \
-	tests/conformance/experts.c \
-	tests/conformance/ffn.c \
-	tests/conformance/harness.c \
-	tests/conformance/linear.c \
-	tests/conformance/main.c \
-	tests/conformance/objects.c \
-	tests/conformance/oracle.c \
-	tests/conformance/routing.c \
-	tests/conformance/weights.c
-tests_conformance_conformance_LDADD = libferrum.la host/runtime/libferrum-runtime.la -lm
-
-tests_conformance_goldens_CPPFLAGS = $(conformance_cppflags)
-tests_conformance_goldens_SOURCES = \
-	tests/conformance/goldens.c \
-	tests/conformance/conformance.h \
-	tests/conformance/harness.c \
-	tests/conformance/weights.c
-tests_conformance_goldens_LDADD = -lm
+# `ferrum check-plugin` over every plugin that was built, and its own judge.
+check_PROGRAMS += tests/conformance/goldens
+tests_conformance_goldens_CPPFLAGS = $(ferrum_CPPFLAGS)
+tests_conformance_goldens_SOURCES = tests/conformance/goldens.c
+tests_conformance_goldens_LDADD = tools/kit/libferrum-kit.la libferrum.la \
+	host/runtime/libferrum-runtime.la -lm
 
 CONFORMANCE_TESTS = \
 	tests/conformance/cpu.sh \
@@ -40,7 +19,7 @@ TESTS += $(CONFORMANCE_TESTS) tests/conformance/goldens
 
 dist_check_SCRIPTS += tests/conformance/cuda-emu-eager.sh
 THREADED_TESTS += tests/conformance/cuda-emu-eager.sh
-THREADED_NEEDS += tests/conformance/conformance
+THREADED_NEEDS += ferrum
 if FERRUM_CUDA_EMU
 THREADED_NEEDS += tests/cuda_emu/libcuda-emu.la
 endif

@@ -23,6 +23,7 @@ enum {
     CLI_BACKEND = 3,   /**< no usable backend, plugin or device */
     CLI_MODEL = 4,     /**< a model file is missing, broken or of an unsupported kind */
     CLI_RESOURCES = 5, /**< out of memory, KV blocks or another bounded resource */
+    CLI_SKIPPED = 77,  /**< check-plugin: nothing wrong, but not everything could be checked here */
     CLI_INTERRUPTED = 130
 };
 
@@ -40,6 +41,7 @@ int cli_generate(int argc, const char **argv);
 int cli_bench(int argc, const char **argv);
 int cli_info(int argc, const char **argv);
 int cli_inspect(int argc, const char **argv);
+int cli_check_plugin(int argc, const char **argv);
 int cli_env(int argc, const char **argv);
 
 /** Set by SIGINT and SIGTERM; long work looks at it between steps. */

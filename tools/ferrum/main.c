@@ -12,6 +12,7 @@ const cli_verb_t cli_verbs[] = {
     {"bench", "speed and accuracy of one MoE layer or a whole model", cli_bench},
     {"info", "plugins, devices and resolved operations", cli_info},
     {"inspect", "what is in a model file and what it needs", cli_inspect},
+    {"check-plugin", "hold a plugin to the ABI, operation by operation", cli_check_plugin},
     {"env", "every FERRUM_* variable with its default and meaning", cli_env},
 };
 const size_t cli_verb_count = sizeof cli_verbs / sizeof cli_verbs[0];
@@ -41,7 +42,7 @@ static int print_help(FILE *out)
     fprintf(out, "usage: ferrum VERB [OPTIONS]\n\n"
                  "Mixture-of-Experts language models through exchangeable compute backends.\n\n");
     for (size_t i = 0; i < cli_verb_count; i++)
-        fprintf(out, "  %-10s %s\n", cli_verbs[i].name, cli_verbs[i].summary);
+        fprintf(out, "  %-12s %s\n", cli_verbs[i].name, cli_verbs[i].summary);
     fprintf(out, "\nferrum VERB --help tells a verb's options; ferrum(1) tells the rest.\n");
     return out == stdout ? cli_finish_output() : CLI_USAGE;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Rotation, caches and attention, contiguous and paged. */
-#include "tests/conformance/conformance.h"
+#include "tools/kit/kit.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Routing, plans, alignment and the ops that combine expert outputs. */
-#include "tests/conformance/conformance.h"
+#include "tools/kit/kit.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The transformer's arithmetic in f64, written as the formulas read. */
-#include "tests/conformance/conformance.h"
+#include "tools/kit/kit.h"
 
 #include <stdlib.h>
 

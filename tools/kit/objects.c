@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Identity, devices, contexts, buffers, events, timers, graphs. */
-#include "tests/conformance/conformance.h"
+#include "tools/kit/kit.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Stacks of experts: the gemv and gemm forms of GGUF stacks, the phases of GPTQ stacks. */
-#include "tests/conformance/conformance.h"
+#include "tools/kit/kit.h"
 
 #include <string.h>
 

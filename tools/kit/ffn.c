@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The whole expert FFN: formats, skipped pairs, ranges, determinism, and agreement of all paths. */
-#include "tests/conformance/conformance.h"
+#include "tools/kit/kit.h"
 
 #include "host/runtime/executor.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * @file conformance.h
- * @brief A suite that holds any backend plugin to the ABI, through the loader.
+ * @file kit.h
+ * @brief The conformance suite behind `ferrum check-plugin`: it holds any backend plugin to the
+ * ABI.
  *
  * A *case* is one op at one shape. It passes, fails with a message, or is *refused*: the backend
  * returned FERRUM_UNSUPPORTED with a reason and a text and wrote nothing. Results are compared with
@@ -11,8 +12,8 @@
  *
  * Everything that a case allocates through cf_* is released by cf_end.
  */
-#ifndef FERRUM_CONFORMANCE_H
-#define FERRUM_CONFORMANCE_H
+#ifndef FERRUM_KIT_H
+#define FERRUM_KIT_H
 
 #include <ferrum/loader.h>
 #include <ferrum/util.h>
@@ -25,6 +26,31 @@ enum {
     CF_GUARD = 64,
     CF_MAX_OBJECTS = 1024
 };
+
+/** What the suite says while it runs. */
+typedef enum cf_event {
+    CF_FACT,    /**< about the plugin: the label is the key */
+    CF_BEGIN,   /**< a case starts; a crash before the next event happened in it */
+    CF_PASSED,  /**< the case is over */
+    CF_REFUSED, /**< over; the backend does not do this, and said why */
+    CF_FAILED,  /**< a mandatory part does not hold */
+    CF_ADVICE,  /**< nothing wrong, but worth knowing */
+    CF_SKIPPED, /**< the group could not run here */
+    CF_EVENT_COUNT
+} cf_event_t;
+
+/** Where the suite says it. One event per finished case, except that failures come when they are
+ *  found. Texts are valid during the call. */
+typedef void cf_report_fn(void *arg, cf_event_t event, const char *label, const char *text);
+
+/** How the suite is run. */
+typedef struct cf_settings {
+    const ferrum_options_t *options;
+    const ferrum_logger_t *logger;
+    uint32_t cycles; /**< rounds of opening and closing */
+    bool set_dtype;  /**< ask for this activation dtype instead of the backend's own */
+    ferrum_dtype_t dtype;
+} cf_settings_t;
 
 /** One float buffer of a case and what it holds. */
 typedef struct cf_tensor {
@@ -42,7 +68,10 @@ typedef struct cf_ints {
 
 /** What is being tested, and the tally. */
 typedef struct cf_suite {
-    ferrum_module_t *module;
+    const char *path; /**< of the plugin */
+    const cf_settings_t *settings;
+    ferrum_loader_t *loader;
+    ferrum_module_t *module; /**< this and the rest: only in groups that need a device */
     const ferrum_backend_ops_t *be;
     const ferrum_quant_llm_ops_t *ql;
     const ferrum_moe_fused_ops_t *mf;
@@ -53,10 +82,11 @@ typedef struct cf_suite {
     double tolerance; /**< relative, for one rounded output of this activation dtype */
     double stated;    /**< error that the weights object of the running case states */
     uint64_t random;
-    bool verbose;
 
-    unsigned passed, failed, refused;
-    char label[160]; /**< the running case */
+    cf_report_fn *report;
+    void *report_arg;
+    char label[160];  /**< the running case */
+    char reason[256]; /**< why it was refused */
     bool case_failed, case_refused;
     void *object[CF_MAX_OBJECTS];
     void (*release[CF_MAX_OBJECTS])(struct cf_suite *suite, void *object);
@@ -69,8 +99,12 @@ typedef struct cf_suite {
 void cf_begin(cf_suite_t *suite, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /** Count the case and release what it holds. */
 void cf_end(cf_suite_t *suite);
-/** Record a failure of the running case (the first one is printed). */
+/** Record a failure of the running case (the first one is reported). */
 void cf_fail(cf_suite_t *suite, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/** Say something that does not make the case fail. */
+void cf_advise(cf_suite_t *suite, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/** What is wrong with an error struct that a failing call filled, or NULL. */
+const char *cf_error_flaw(ferrum_status_t status, const ferrum_error_t *err);
 /**
  * Judge a call's status: true when it succeeded. UNSUPPORTED with a reason and a text makes the
  * case refused, anything else makes it fail.
@@ -178,15 +212,39 @@ extern const size_t cf_format_count;
 
 /* ---- groups ---- */
 
+/** What has to be there before a group runs. */
+typedef enum cf_needs {
+    CF_NEEDS_FILE,  /**< the plugin's file; the group opens it itself */
+    CF_NEEDS_DEVICE /**< module, device, and a context with a team of two */
+} cf_needs_t;
+
 /** A group of cases. */
 typedef struct cf_group {
     const char *name;
+    cf_needs_t needs;
     void (*run)(cf_suite_t *suite);
+    const char *about;  /**< one line */
+    const char *remedy; /**< what to look at when it fails */
 } cf_group_t;
 
+/** All groups, in the order in which they run; the first one is "identity". */
 extern const cf_group_t cf_groups[];
 extern const size_t cf_group_count;
 
+/** Open what @p group needs in this process, run it, close everything and see that it is gone. */
+void cf_run_group(const cf_group_t *group, const char *path, const cf_settings_t *settings,
+                  cf_report_fn *report, void *report_arg);
+/** Fail the running case when something was left behind. */
+void cf_judge_unload(cf_suite_t *suite, const ferrum_unload_report_t *report);
+
+void cf_group_identity(cf_suite_t *suite);
+void cf_group_tables(cf_suite_t *suite);
+void cf_group_growth(cf_suite_t *suite);
+void cf_group_misuse(cf_suite_t *suite);
+void cf_group_determinism(cf_suite_t *suite);
+void cf_group_threads(cf_suite_t *suite);
+void cf_group_memory(cf_suite_t *suite);
+void cf_group_cycles(cf_suite_t *suite);
 void cf_group_objects(cf_suite_t *suite);
 void cf_group_buffers(cf_suite_t *suite);
 void cf_group_core(cf_suite_t *suite);
@@ -204,4 +262,4 @@ void cf_group_ffn(cf_suite_t *suite);
 void cf_group_paths(cf_suite_t *suite);
 void cf_group_graph(cf_suite_t *suite);
 
-#endif /* FERRUM_CONFORMANCE_H */
+#endif /* FERRUM_KIT_H */

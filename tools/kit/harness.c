@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Cases, their data, and comparisons. */
-#include "tests/conformance/conformance.h"
+#include "tools/kit/kit.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Larger than any result, exact in every float dtype. */
 static const float DIRTY = 12288.0F;
@@ -18,52 +19,75 @@ void cf_begin(cf_suite_t *suite, const char *fmt, ...)
     vsnprintf(suite->label, sizeof suite->label, fmt, args);
     va_end(args);
     suite->case_failed = suite->case_refused = false;
+    suite->reason[0] = '\0';
     suite->stated = 0;
+    suite->report(suite->report_arg, CF_BEGIN, suite->label, "");
 }
 
 void cf_end(cf_suite_t *suite)
 {
-    if (suite->case_failed)
-        suite->failed++;
-    else if (suite->case_refused)
-        suite->refused++;
-    else
-        suite->passed++;
-    if (suite->verbose && !suite->case_failed && !suite->case_refused)
-        printf("pass     %s\n", suite->label);
     while (suite->objects > 0) {
         suite->objects--;
         suite->release[suite->objects](suite, suite->object[suite->objects]);
     }
+    if (!suite->case_failed)
+        suite->report(suite->report_arg, suite->case_refused ? CF_REFUSED : CF_PASSED, suite->label,
+                      suite->reason);
 }
 
 void cf_fail(cf_suite_t *suite, const char *fmt, ...)
 {
-    if (!suite->case_failed) {
-        va_list args;
-        va_start(args, fmt);
-        printf("FAIL     %s: ", suite->label);
-        vprintf(fmt, args);
-        printf("\n");
-        va_end(args);
-    }
+    char text[512];
+    va_list args;
+    if (suite->case_failed)
+        return;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
     suite->case_failed = true;
+    suite->report(suite->report_arg, CF_FAILED, suite->label, text);
+}
+
+void cf_advise(cf_suite_t *suite, const char *fmt, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    suite->report(suite->report_arg, CF_ADVICE, suite->label, text);
+}
+
+const char *cf_error_flaw(ferrum_status_t status, const ferrum_error_t *err)
+{
+    size_t length = strnlen(err->message, sizeof err->message);
+    if (err->status != status)
+        return "its status is not the returned one";
+    if (length == 0)
+        return "it has no text";
+    if (length == sizeof err->message)
+        return "its text is not terminated";
+    if (strchr(err->message, '\n') != NULL)
+        return "its text has more than one line";
+    if (err->message[length - 1] == '.' && (length < 2 || err->message[length - 2] != '.'))
+        return "its text ends in a full stop";
+    return status == FERRUM_UNSUPPORTED && err->reason == FERRUM_REASON_NONE ? "it has no reason"
+                                                                             : NULL;
 }
 
 bool cf_ok(cf_suite_t *suite, ferrum_status_t status, const ferrum_error_t *err)
 {
     if (status == FERRUM_OK)
         return true;
-    if (status != FERRUM_UNSUPPORTED)
-        cf_fail(suite, "status %d, reason %u: %s", status, err->reason, err->message);
-    else if (err->status != FERRUM_UNSUPPORTED || err->reason == FERRUM_REASON_NONE ||
-             err->message[0] == '\0')
-        cf_fail(suite, "refused without reason or text (reason %u, \"%s\")", err->reason,
+    const char *flaw = cf_error_flaw(status, err);
+    if (status != FERRUM_UNSUPPORTED) {
+        cf_fail(suite, "status %d, reason %u: %.240s", status, err->reason, err->message);
+    } else if (flaw != NULL) {
+        cf_fail(suite, "refused, but the error struct is not right: %s (\"%.100s\")", flaw,
                 err->message);
-    else {
+    } else {
         suite->case_refused = true;
-        if (suite->verbose)
-            printf("refused  %s: %s\n", suite->label, err->message);
+        memcpy(suite->reason, err->message, sizeof err->message);
     }
     return false;
 }
@@ -71,16 +95,14 @@ bool cf_ok(cf_suite_t *suite, ferrum_status_t status, const ferrum_error_t *err)
 void cf_expect_error(cf_suite_t *suite, ferrum_status_t status, ferrum_status_t expected,
                      const ferrum_error_t *err)
 {
-    if (status == FERRUM_UNSUPPORTED && expected != FERRUM_UNSUPPORTED) {
+    const char *flaw;
+    if (status == FERRUM_UNSUPPORTED && expected != FERRUM_UNSUPPORTED)
         cf_ok(suite, status, err);
-    } else if (status != expected) {
+    else if (status != expected)
         cf_fail(suite, "status %d, expected %d", status, expected);
-    } else if (err->status != expected || err->message[0] == '\0' ||
-               memchr(err->message, '\0', sizeof err->message) == NULL ||
-               strchr(err->message, '\n') != NULL) {
-        cf_fail(suite, "error struct not filled as documented: status %d, \"%.80s\"", err->status,
-                err->message);
-    }
+    else if ((flaw = cf_error_flaw(status, err)) != NULL)
+        cf_fail(suite, "fails as it should, but the error struct is not right: %s (\"%.100s\")",
+                flaw, err->message);
 }
 
 void cf_state_error(cf_suite_t *suite, double bound)
@@ -117,8 +139,8 @@ void *cf_memory(cf_suite_t *suite, size_t bytes)
 {
     void *memory = calloc(1, bytes ? bytes : 1);
     if (memory == NULL) {
-        fprintf(stderr, "conformance: out of memory\n");
-        exit(1);
+        cf_fail(suite, "the suite itself has run out of memory");
+        _exit(1);
     }
     cf_own(suite, memory, release_memory);
     return memory;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Linear layers of every weight format, against the suite's own decoder. */
-#include "tests/conformance/conformance.h"
+#include "tools/kit/kit.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The core transformer ops except attention, and what they refuse. */
-#include "tests/conformance/conformance.h"
+#include "tools/kit/kit.h"
 
 #include <string.h>
 

@@ -4,7 +4,7 @@
  * of the formats; it shares nothing with the kernels that it judges. tests/conformance/goldens.c
  * holds it in turn against values that other software decoded.
  */
-#include "tests/conformance/conformance.h"
+#include "tools/kit/kit.h"
 
 #include <string.h>
 
