@@ -48,20 +48,20 @@ static uint32_t layer_cols(int role)
     return role == 2 ? I : H;
 }
 
-void layer_init(layer_t *layer, bool gptq, bool biased)
+static void init(layer_t *layer, bool gptq, bool biased, bool alike)
 {
-    static const ferrum_weight_format_t formats[3] = {FERRUM_FORMAT_Q4_K, FERRUM_FORMAT_Q8_0,
-                                                      FERRUM_FORMAT_Q6_K};
+    const ferrum_weight_format_t formats[3] = {
+        FERRUM_FORMAT_Q4_K, alike ? FERRUM_FORMAT_Q4_K : FERRUM_FORMAT_Q8_0, FERRUM_FORMAT_Q6_K};
     memset(layer, 0, sizeof *layer);
     layer->gptq = gptq;
     for (int role = 0; role < 3; role++) {
         const uint32_t n = layer_rows(role), k = layer_cols(role);
-        const test_gptq_shape_t shape = {.bits = role == 1 ? 8 : 4,
+        const test_gptq_shape_t shape = {.bits = role == 1 && !alike ? 8 : 4,
                                          .group_size = 64,
                                          .k = k,
                                          .n = n,
                                          .asymmetric = role != 0,
-                                         .act_order = role != 1};
+                                         .act_order = role != 1 && !alike};
         for (size_t e = 0; gptq && e < E; e++) {
             layer->matrices[role][e] = test_gptq_new(&shape, 100 * (size_t)role + e);
             layer->descs[role][e] = &layer->matrices[role][e].desc;
@@ -82,6 +82,16 @@ void layer_init(layer_t *layer, bool gptq, bool biased)
                                              .gate = &layer->roles[0],
                                              .up = &layer->roles[1],
                                              .down = &layer->roles[2]};
+}
+
+void layer_init(layer_t *layer, bool gptq, bool biased)
+{
+    init(layer, gptq, biased, false);
+}
+
+void layer_init_alike(layer_t *layer, bool gptq, bool biased)
+{
+    init(layer, gptq, biased, true);
 }
 
 void layer_free(layer_t *layer)

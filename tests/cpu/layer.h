@@ -44,6 +44,8 @@ uint32_t layer_rows(int role);
 
 /** Roles in different formats; with act-order, both widths and zero points when @p gptq. */
 void layer_init(layer_t *layer, bool gptq, bool biased);
+/** Gate and up in one format; no act-order. */
+void layer_init_alike(layer_t *layer, bool gptq, bool biased);
 void layer_free(layer_t *layer);
 
 /** The FFN of T tokens in f64, pairs of experts outside [first, end) left out; free() it. */

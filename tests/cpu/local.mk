@@ -6,6 +6,7 @@ cpu_tests = \
 	tests/cpu/test_device \
 	tests/cpu/test_experts \
 	tests/cpu/test_faults \
+	tests/cpu/test_ffn_plan \
 	tests/cpu/test_linear \
 	tests/cpu/test_ops \
 	tests/cpu/test_routing \
@@ -35,6 +36,8 @@ tests_cpu_test_experts_CPPFLAGS = $(cpu_tests_cppflags)
 tests_cpu_test_experts_LDADD = $(cpu_tests_ldadd)
 tests_cpu_test_faults_CPPFLAGS = $(cpu_tests_cppflags)
 tests_cpu_test_faults_LDADD = $(cpu_tests_ldadd)
+tests_cpu_test_ffn_plan_CPPFLAGS = $(cpu_tests_cppflags)
+tests_cpu_test_ffn_plan_LDADD = $(cpu_tests_ldadd)
 tests_cpu_test_linear_CPPFLAGS = $(cpu_tests_cppflags)
 tests_cpu_test_linear_LDADD = $(cpu_tests_ldadd)
 tests_cpu_test_ops_CPPFLAGS = $(cpu_tests_cppflags)

@@ -214,9 +214,10 @@ START_TEST(granular_paths_give_the_same_bits)
 {
     cpu_fixture_t f;
     cpu_open_config(&f, _i);
-    for (int path = 0; path < 3; path++) {
+    for (int round = 0; round < 6; round++) {
+        const int path = round % 3;
         layer_t layer;
-        layer_init(&layer, path == 2, false);
+        (round < 3 ? layer_init : layer_init_alike)(&layer, path == 2, false);
         ferrum_expert_ffn_t *ffn = NULL;
         EXPECT_OK(MF->expert_ffn_create(f.device, &layer.desc, &ffn, &err));
         ferrum_buffer_t *x = layer_input(&f), *w = layer_weights(&f);
@@ -240,30 +241,64 @@ START_TEST(granular_paths_give_the_same_bits)
 }
 END_TEST
 
+/** The T tokens, over and over: more rows than a core's cache takes. */
+static void check_long_batch(cpu_fixture_t *f, ferrum_expert_ffn_t *ffn, const float *x,
+                             const int32_t *ids, const float *w, const float *wanted)
+{
+    enum {
+        TIMES = 25,
+        MANY = T * TIMES
+    };
+    ferrum_buffer_t *all_x = cpu_output(f, MANY * H), *all_w = cpu_output(f, MANY * K);
+    ferrum_buffer_t *all_ids = cpu_output_i32(f, MANY * K), *out = cpu_output(f, MANY * H);
+    for (int i = 0; i < TIMES; i++) {
+        memcpy(cpu_floats(all_x) + i * T * H, x, T * H * sizeof *x);
+        memcpy(cpu_floats(all_w) + i * T * K, w, T * K * sizeof *w);
+        memcpy(cpu_ints(all_ids) + i * T * K, ids, T * K * sizeof *ids);
+    }
+    forward(f, ffn, all_x, all_ids, all_w, out, MANY, 0);
+    for (int i = 0; i < TIMES; i++)
+        ck_assert_mem_eq(cpu_floats(out) + i * T * H, wanted, T * H * sizeof *wanted);
+    cpu_check_guard(out, MANY * H);
+    cpu_release(all_x, all_w, all_ids, out, NULL);
+}
+
+/** Each token on its own. */
+static void check_single_tokens(cpu_fixture_t *f, ferrum_expert_ffn_t *ffn, const float *x,
+                                const int32_t *ids, const float *w, const float *wanted)
+{
+    for (int t = 0; t < T; t++) {
+        ferrum_buffer_t *row = cpu_f32(f, x + t * H, H);
+        ferrum_buffer_t *own_ids = cpu_i32(f, ids + t * K, K), *own_w = cpu_f32(f, w + t * K, K);
+        forward(f, ffn, row, own_ids, own_w, row, 1, 0);
+        ck_assert_mem_eq(cpu_floats(row), wanted + t * H, H * sizeof *wanted);
+        cpu_release(row, own_ids, own_w, NULL);
+    }
+}
+
+/** _i: GPTQ or blocks; the widest kernels or scalar ones; precision; gate and up alike or not. */
 START_TEST(bits_depend_on_neither_width_nor_batch)
 {
+    static const uint32_t widths[] = {1, 2, 3, 5};
     layer_t layer;
     float *first = malloc(T * H * sizeof *first);
-    layer_init(&layer, _i % 2, true);
-    for (uint32_t width = 1; width <= 5; width += 2) {
+    (_i / 8 ? layer_init_alike : layer_init)(&layer, _i % 2, true);
+    layer.desc.precision = _i / 4 % 2 ? FERRUM_PRECISION_FAST : FERRUM_PRECISION_ACCURATE;
+    for (int width = 0; width < 4; width++) {
         cpu_fixture_t f;
-        cpu_open(&f, _i / 2 ? "scalar" : NULL, width);
+        cpu_open(&f, _i / 2 % 2 ? "scalar" : NULL, widths[width]);
         ferrum_expert_ffn_t *ffn = NULL;
         EXPECT_OK(MF->expert_ffn_create(f.device, &layer.desc, &ffn, &err));
         ferrum_buffer_t *x = layer_input(&f), *w = layer_weights(&f);
         ferrum_buffer_t *ids = layer_ids(&f), *out = cpu_output(&f, T * H);
         forward(&f, ffn, x, ids, w, out, T, 0);
-        if (width == 1)
+        if (width == 0)
             memcpy(first, cpu_floats(out), T * H * sizeof *first);
         ck_assert_mem_eq(cpu_floats(out), first, T * H * sizeof *first);
-        for (int t = 0; width > 1 && t < T; t++) { /* each token on its own */
-            ferrum_buffer_t *row = cpu_f32(&f, cpu_floats(x) + t * H, H);
-            ferrum_buffer_t *own_ids = cpu_i32(&f, cpu_ints(ids) + t * K, K);
-            ferrum_buffer_t *own_w = cpu_f32(&f, cpu_floats(w) + t * K, K);
-            forward(&f, ffn, row, own_ids, own_w, row, 1, 0);
-            ck_assert_mem_eq(cpu_floats(row), first + t * H, H * sizeof *first);
-            cpu_release(row, own_ids, own_w, NULL);
-        }
+        if (width > 0)
+            check_single_tokens(&f, ffn, cpu_floats(x), cpu_ints(ids), cpu_floats(w), first);
+        if (width > 0 && _i / 2 % 2 == 0)
+            check_long_batch(&f, ffn, cpu_floats(x), cpu_ints(ids), cpu_floats(w), first);
         MF->expert_ffn_release(ffn);
         cpu_release(x, w, ids, out, NULL);
         cpu_close(&f);
@@ -379,7 +414,7 @@ int main(void)
     tcase_add_loop_test(tc, ffn_is_right_for_formats_and_activations, 0, CPU_CONFIGS);
     tcase_add_loop_test(tc, expert_ranges_add_up, 0, CPU_CONFIGS);
     tcase_add_loop_test(tc, granular_paths_give_the_same_bits, 0, CPU_CONFIGS);
-    tcase_add_loop_test(tc, bits_depend_on_neither_width_nor_batch, 0, 4);
+    tcase_add_loop_test(tc, bits_depend_on_neither_width_nor_batch, 0, 16);
     tcase_add_test(tc, a_repeated_step_allocates_nothing);
     tcase_add_test(tc, bad_layers_and_calls_are_refused);
     suite_add_tcase(suite, tc);
