@@ -237,7 +237,9 @@ ferrum_status_t ferrum_cuda_device_info(const ferrum_device_t *device,
     ferrum_device_info_t info = {
         .head = FERRUM_HEAD(ferrum_device_info_t),
         .caps = FERRUM_CAP_GRAPH | FERRUM_CAP_PAGED_KV | FERRUM_CAP_PAGED_KV_VLLM |
-                FERRUM_CAP_VARLEN_QKV | FERRUM_CAP_BATCHED_DECODE,
+                FERRUM_CAP_VARLEN_QKV | FERRUM_CAP_BATCHED_DECODE | FERRUM_CAP_MOE_GATE_UP_SILU |
+                FERRUM_CAP_MOE_GEMV_BATCHED | FERRUM_CAP_MOE_GATE_UP_SILU_BATCHED |
+                FERRUM_CAP_DEVICE_ROUTE,
     };
     size_t free_bytes = 0, total_bytes = 0;
     char products[40];

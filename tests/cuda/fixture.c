@@ -31,6 +31,16 @@ bool cuda_built(void)
     return false;
 }
 
+const char *cuda_plugin_path(void)
+{
+    return plugin_path;
+}
+
+const char *cuda_driver_path(void)
+{
+    return driver_path;
+}
+
 static const char *option(void *self, const char *name)
 {
     (void)self;

@@ -37,6 +37,9 @@ extern cuda_fixture_t cuda;
 
 /** Whether plugin and emulated driver were built; says so if not. */
 bool cuda_built(void);
+/** Where they are; valid once cuda_built has been called. */
+const char *cuda_plugin_path(void);
+const char *cuda_driver_path(void);
 /** Load plugin and emulator. */
 void cuda_load(void);
 /** Load, and open a device and a context. */

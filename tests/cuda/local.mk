@@ -10,7 +10,13 @@ CLEANFILES += tests/cuda/select.out tests/cuda/select.err
 if FERRUM_CUDA
 if FERRUM_CUDA_EMU
 if HAVE_CHECK
-cuda_tests = tests/cuda/test_device tests/cuda/test_graph tests/cuda/test_moe tests/cuda/test_ops
+cuda_tests = \
+	tests/cuda/test_device \
+	tests/cuda/test_graph \
+	tests/cuda/test_moe \
+	tests/cuda/test_ops \
+	tests/cuda/test_tokens \
+	tests/cuda/test_w4
 check_PROGRAMS += $(cuda_tests)
 TESTS += $(cuda_tests)
 
@@ -41,6 +47,13 @@ tests_cuda_test_moe_LDADD = $(cuda_tests_ldadd) -lm
 tests_cuda_test_ops_CPPFLAGS = $(cuda_tests_cppflags)
 tests_cuda_test_ops_SOURCES = tests/cuda/test_ops.c $(cuda_tests_fixture)
 tests_cuda_test_ops_LDADD = $(cuda_tests_ldadd)
+tests_cuda_test_tokens_CPPFLAGS = $(cuda_tests_cppflags) \
+	-I$(top_srcdir)/plugin/include -I$(top_srcdir)/host/include $(JANSSON_CFLAGS)
+tests_cuda_test_tokens_SOURCES = tests/cuda/test_tokens.c $(cuda_tests_fixture)
+tests_cuda_test_tokens_LDADD = libferrum.la $(cuda_tests_ldadd) $(JANSSON_LIBS)
+tests_cuda_test_w4_CPPFLAGS = $(cuda_tests_cppflags)
+tests_cuda_test_w4_SOURCES = tests/cuda/test_w4.c $(cuda_emu_fixture)
+tests_cuda_test_w4_LDADD = $(CHECK_LIBS) -lm
 endif
 endif
 endif

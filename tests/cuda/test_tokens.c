@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The models that come with Ferrum through cuda.so: greedy tokens against what transformers
+ * computed in float64 (models/expected.json), and decode steps that are replayed from graphs
+ * against the same steps run one by one.
+ */
+#include "tests/cuda/fixture.h"
+
+#include <ferrum/model.h>
+
+#include <dlfcn.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Activations are rounded to f16: a token whose lead is smaller than this may lose. */
+#define LEAST_MARGIN 6e-2
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MOST_TOKENS 6u
+#else
+#define MOST_TOKENS 24u
+#endif
+
+enum {
+    MOST_IDS = 64,
+    LEAST_COMPARED = 4
+};
+
+static const char *const names[] = {"gguf", "gptq"};
+
+static ferrum_runtime_t *runtime;
+static ferrum_model_t *model;
+static json_t *expected, *entry;
+
+static void open_model(const char *name, const char *graphs)
+{
+    char path[1024];
+    ferrum_options_t *options;
+
+    (void)snprintf(path, sizeof path, "%s/models/expected.json", getenv("FERRUM_TEST_SRCDIR"));
+    expected = json_load_file(path, 0, NULL);
+    ck_assert_msg(expected != NULL, "%s is missing", path);
+    entry = json_object_get(json_object_get(expected, "models"), name);
+    EXPECT_OK(ferrum_options_new(&options, &err));
+    EXPECT_OK(ferrum_options_set(options, "FERRUM_CUDA_DRIVER", cuda_driver_path(), &err));
+    EXPECT_OK(ferrum_options_set(options, "FERRUM_MOE_GRAPH", graphs, &err));
+    const ferrum_runtime_options_t how = {.head = FERRUM_HEAD(ferrum_runtime_options_t),
+                                          .backend = cuda_plugin_path(),
+                                          .options = options,
+                                          .threads = 1};
+    EXPECT_OK(ferrum_runtime_open(&how, &runtime, &err));
+    ferrum_options_free(options);
+    const ferrum_model_options_t shape = {
+        .head = FERRUM_HEAD(ferrum_model_options_t), .kv_capacity = 128, .max_sequences = 8};
+    (void)snprintf(path, sizeof path, "%s/models/%s", getenv("FERRUM_TEST_SRCDIR"),
+                   json_string_value(json_object_get(entry, "path")));
+    EXPECT_OK(ferrum_model_open(runtime, path, &shape, &model, &err));
+}
+
+static void close_model(void)
+{
+    ferrum_model_free(model);
+    ferrum_runtime_close(runtime);
+    json_decref(expected);
+}
+
+static uint32_t read_ids(const json_t *list, uint32_t ids[MOST_IDS])
+{
+    const uint32_t count = (uint32_t)json_array_size(list);
+
+    ck_assert_uint_le(count, MOST_IDS);
+    for (uint32_t i = 0; i < count; i++)
+        ids[i] = (uint32_t)json_integer_value(json_array_get(list, i));
+    return count;
+}
+
+/* ---- greedy tokens ---- */
+
+typedef struct made {
+    uint32_t ids[MOST_IDS];
+    uint32_t count;
+} made_t;
+
+static int collect(void *arg, uint32_t token, const char *text, size_t bytes)
+{
+    made_t *made = arg;
+
+    (void)text;
+    (void)bytes;
+    made->ids[made->count++] = token;
+    return 0;
+}
+
+/** Tokens until one that is too close to call; how many were compared. */
+static uint32_t compare_prompt(const json_t *prompt)
+{
+    uint32_t ids[MOST_IDS], wanted[MOST_IDS];
+    const uint32_t count = read_ids(json_object_get(prompt, "prompt_ids"), ids);
+    const uint32_t all = read_ids(json_object_get(prompt, "new_ids"), wanted);
+    const ferrum_generate_options_t options = {.head = FERRUM_HEAD(ferrum_generate_options_t),
+                                               .max_tokens = all < MOST_TOKENS ? all : MOST_TOKENS,
+                                               .ignore_end = 1};
+    ferrum_generate_result_t result = {.head = FERRUM_HEAD(ferrum_generate_result_t)};
+    made_t made = {.count = 0};
+
+    EXPECT_OK(ferrum_generate(model, 1, ids, count, &options, collect, &made, &result, &err));
+    ck_assert_uint_eq(made.count, options.max_tokens);
+    for (uint32_t i = 0; i < made.count; i++) {
+        const double margin =
+            json_real_value(json_array_get(json_object_get(prompt, "margins"), i));
+        if (margin < LEAST_MARGIN && made.ids[i] != wanted[i])
+            return i;
+        ck_assert_msg(made.ids[i] == wanted[i], "\"%s\" token %u: %u, not %u",
+                      json_string_value(json_object_get(prompt, "prompt")), i, made.ids[i],
+                      wanted[i]);
+    }
+    return made.count;
+}
+
+START_TEST(greedy_tokens)
+{
+    const json_t *prompt;
+    size_t i;
+
+    open_model(names[_i], "0");
+    json_array_foreach(json_object_get(entry, "prompts"), i, prompt)
+        ck_assert_uint_ge(compare_prompt(prompt), LEAST_COMPARED);
+    close_model();
+}
+END_TEST
+
+/* ---- graphs ---- */
+
+enum {
+    REQUESTS = 5,
+    STEPS = 8
+};
+
+/** Logits of STEPS shared decode steps; free() them. */
+static float *decode_steps(const char *name, const char *graphs, uint32_t *out_vocab)
+{
+    uint64_t requests[REQUESTS];
+    uint32_t tokens[REQUESTS], ids[MOST_IDS];
+    ferrum_model_info_t info = {.head = FERRUM_HEAD(ferrum_model_info_t)};
+
+    open_model(name, graphs);
+    EXPECT_OK(ferrum_model_get_info(model, &info, &err));
+    const size_t step_logits = (size_t)REQUESTS * info.vocab;
+    float *logits = calloc(STEPS * step_logits, sizeof *logits);
+    ck_assert_ptr_nonnull(logits);
+    const json_t *prompt = json_array_get(json_object_get(entry, "prompts"), 0);
+    const uint32_t count = read_ids(json_object_get(prompt, "new_ids"), ids);
+    for (uint32_t r = 0; r < REQUESTS; r++) {
+        requests[r] = r;
+        EXPECT_OK(ferrum_model_prefill(model, r, ids + r, 2 + r, logits, &err));
+    }
+    for (uint32_t step = 0; step < STEPS; step++) {
+        for (uint32_t r = 0; r < REQUESTS; r++)
+            tokens[r] = ids[(step + 3 * r) % count];
+        EXPECT_OK(ferrum_model_decode_batch(model, requests, tokens, REQUESTS,
+                                            logits + step * step_logits, &err));
+    }
+    close_model();
+    *out_vocab = info.vocab;
+    return logits;
+}
+
+START_TEST(graphs_give_the_same_logits)
+{
+    uint64_t (*count)(const char *what);
+    uint32_t vocab;
+    void *driver = dlopen(cuda_driver_path(), RTLD_NOW | RTLD_LOCAL);
+
+    ck_assert_ptr_nonnull(driver);
+    void *found = dlsym(driver, "ferrum_emu_count");
+    memcpy(&count, &found, sizeof count);
+    float *eager = decode_steps(names[_i], "0", &vocab);
+    ck_assert_uint_eq(count("cuGraphLaunch"), 0);
+    float *replayed = decode_steps(names[_i], "1", &vocab);
+    ck_assert_uint_ge(count("cuGraphLaunch"), STEPS / 2);
+    ck_assert_mem_eq(replayed, eager, (size_t)STEPS * REQUESTS * vocab * sizeof *eager);
+    free(eager);
+    free(replayed);
+    dlclose(driver);
+}
+END_TEST
+
+int main(void)
+{
+    if (!cuda_built())
+        return 77;
+    Suite *suite = suite_create("cuda tokens");
+    TCase *cases = tcase_create("tokens");
+    tcase_set_timeout(cases, 300);
+    tcase_add_loop_test(cases, greedy_tokens, 0, sizeof names / sizeof names[0]);
+    tcase_add_loop_test(cases, graphs_give_the_same_logits, 0, sizeof names / sizeof names[0]);
+    suite_add_tcase(suite, cases);
+    return expect_run(suite);
+}
