@@ -71,7 +71,7 @@ ferrum_status_t ferrum_cuda_split_qkv(ferrum_context_t *ctx, const ferrum_buffer
         uint64_t from;
         uint32_t dim;
     } parts[] = {{q, 0, q_dim}, {k, q_dim, kv_dim}, {v, (uint64_t)q_dim + kv_dim, kv_dim}};
-    ferrum_move_args_t args;
+    ferrum_move_args_t args = {0};
 
     FERRUM_CUDA_CHECK(ctx, err, {"qkv", qkv, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul(tokens, row)},
                       {"q", q, FERRUM_CUDA_ACT, 0, q_count}, {"k", k, FERRUM_CUDA_ACT, 0, kv_count},
