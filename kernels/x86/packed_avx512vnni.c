@@ -19,7 +19,8 @@ enum {
     BLOCK = FERRUM_PACKED_BLOCK,
     VECTOR = 64,
     TOKENS = 8,
-    PANELS = 2
+    PANELS = 2,
+    CHAINS = 4
 };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -45,15 +46,33 @@ INLINE __m512i word(const void *p)
     return _mm512_set1_epi32(value);
 }
 
-INLINE __m512 load_y(const tile_t *tile, int p, int t)
+INLINE void load_cells(const tile_t *tile, int panels, int tokens, __m512 acc[PANELS][TOKENS])
 {
-    return tile->first ? _mm512_setzero_ps()
-                       : _mm512_maskz_loadu_ps(tile->lanes[p], tile->y + t * tile->ldy + p * ROWS);
+    UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++)
+    {
+        const float *y = tile->y + t * tile->ldy + p * ROWS;
+        acc[p][t] = tile->first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(tile->lanes[p], y);
+    }
 }
 
-INLINE void store_y(const tile_t *tile, int p, int t, __m512 value)
+INLINE void store_cells(const tile_t *tile, int panels, int tokens, __m512 acc[PANELS][TOKENS])
 {
-    _mm512_mask_storeu_ps(tile->y + t * tile->ldy + p * ROWS, tile->lanes[p], value);
+    UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++)
+        _mm512_mask_storeu_ps(tile->y + t * tile->ldy + p * ROWS, tile->lanes[p], acc[p][t]);
+}
+
+INLINE void load_codes(const tile_t *tile, int panels, size_t at, __m512i w[PANELS])
+{
+    UNROLL for (int p = 0; p < panels; p++) w[p] =
+        _mm512_load_si512(tile->panel[p].code + at * VECTOR);
+}
+
+/** Minimum @p i of every row times the sum of token t's activations that it belongs to. */
+INLINE void subtract_minima(const tile_t *tile, int panels, uint32_t i, float sum, int t,
+                            __m512 acc[PANELS][TOKENS])
+{
+    UNROLL for (int p = 0; p < panels; p++) acc[p][t] =
+        _mm512_fnmadd_ps(_mm512_load_ps(tile->panel[p].min[i]), _mm512_set1_ps(sum), acc[p][t]);
 }
 
 INLINE void tile_fast(const tile_t *tile, int panels, int tokens, int halves)
@@ -61,8 +80,7 @@ INLINE void tile_fast(const tile_t *tile, int panels, int tokens, int halves)
     const ferrum_packed_fast_t *const *x =
         (const ferrum_packed_fast_t *const *)(const void *)tile->x;
     __m512 acc[PANELS][TOKENS];
-    UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++) acc[p][t] =
-        load_y(tile, p, t);
+    load_cells(tile, panels, tokens, acc);
     for (uint32_t i = 0; i < tile->groups * (uint32_t)halves; i++) {
         const uint32_t g = i / (uint32_t)halves;
         const int steps = 8 / halves;
@@ -73,8 +91,7 @@ INLINE void tile_fast(const tile_t *tile, int panels, int tokens, int halves)
         {
             const size_t at = i * (size_t)steps + (size_t)s;
             __m512i w[PANELS];
-            UNROLL for (int p = 0; p < panels; p++) w[p] =
-                _mm512_load_si512(tile->panel[p].code + at * VECTOR);
+            load_codes(tile, panels, at, w);
             UNROLL for (int t = 0; t < tokens; t++)
             {
                 const __m512i c = word(x[t]->code + 4 * at);
@@ -96,61 +113,64 @@ INLINE void tile_fast(const tile_t *tile, int panels, int tokens, int halves)
     }
     for (uint32_t i = 0; i < tile->minima; i++)
         UNROLL for (int t = 0; t < tokens; t++)
+            subtract_minima(tile, panels, i, x[t]->sum[i], t, acc);
+    store_cells(tile, panels, tokens, acc);
+}
+
+/** Exact sums of the groups of a fold. Small tiles have several sums per cell, to hide the latency
+ *  of a product behind others. */
+INLINE void sum_fold(const tile_t *tile, int panels, int tokens, uint32_t first,
+                     __m512i sum[PANELS][TOKENS])
+{
+    const ferrum_packed_accurate_t *const *x =
+        (const ferrum_packed_accurate_t *const *)(const void *)tile->x;
+    const int chains = panels * tokens <= 2 ? CHAINS : panels * tokens <= 8 ? 2 : 1;
+    __m512i part[PANELS][TOKENS][CHAINS];
+    UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++)
+        UNROLL for (int c = 0; c < chains; c++) part[p][t][c] = _mm512_setzero_si512();
+    for (uint32_t g = first; g < first + tile->fold; g++)
+        UNROLL for (int s = 0; s < 16; s++)
         {
-            const __m512 sum = _mm512_set1_ps(x[t]->sum[i]);
-            UNROLL for (int p = 0; p < panels; p++) acc[p][t] =
-                _mm512_fnmadd_ps(_mm512_load_ps(tile->panel[p].min[i]), sum, acc[p][t]);
+            const size_t at = g * (size_t)16 + (size_t)s;
+            const int chain = s % chains;
+            __m512i w[PANELS];
+            load_codes(tile, panels, at, w);
+            UNROLL for (int t = 0; t < tokens; t++)
+            {
+                const __m512i c = word(x[t]->code + 2 * at);
+                UNROLL for (int p = 0; p < panels; p++) part[p][t][chain] =
+                    _mm512_dpwssd_epi32(part[p][t][chain], w[p], c);
+            }
         }
     UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++)
-        store_y(tile, p, t, acc[p][t]);
+    {
+        sum[p][t] = part[p][t][0];
+        UNROLL for (int c = 1; c < chains; c++) sum[p][t] =
+            _mm512_add_epi32(sum[p][t], part[p][t][c]);
+    }
 }
 
 INLINE void tile_accurate(const tile_t *tile, int panels, int tokens)
 {
     const ferrum_packed_accurate_t *const *x =
         (const ferrum_packed_accurate_t *const *)(const void *)tile->x;
-    __m512 part[PANELS][TOKENS];
-    UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++) part[p][t] =
+    __m512 total[PANELS][TOKENS], acc[PANELS][TOKENS];
+    UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++) total[p][t] =
         _mm512_setzero_ps();
-    for (uint32_t g = 0, f = 0; g < tile->groups; f++) {
+    for (uint32_t g = 0, f = 0; g < tile->groups; g += tile->fold, f++) {
         __m512i sum[PANELS][TOKENS];
-        UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++) sum[p][t] =
-            _mm512_setzero_si512();
-        for (const uint32_t end = g + tile->fold; g < end; g++) {
-            UNROLL for (int s = 0; s < 16; s++)
-            {
-                const size_t at = g * (size_t)16 + (size_t)s;
-                __m512i w[PANELS];
-                UNROLL for (int p = 0; p < panels; p++) w[p] =
-                    _mm512_load_si512(tile->panel[p].code + at * VECTOR);
-                UNROLL for (int t = 0; t < tokens; t++)
-                {
-                    const __m512i c = word(x[t]->code + 2 * at);
-                    UNROLL for (int p = 0; p < panels; p++) sum[p][t] =
-                        _mm512_dpwssd_epi32(sum[p][t], w[p], c);
-                }
-            }
-        }
-        UNROLL for (int p = 0; p < panels; p++)
-        {
-            const __m512 scale = _mm512_load_ps(tile->panel[p].scale[f]);
-            UNROLL for (int t = 0; t < tokens; t++)
-            {
-                part[p][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[p][t]), scale, part[p][t]);
-            }
-        }
+        sum_fold(tile, panels, tokens, g, sum);
+        UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++)
+            total[p][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[p][t]),
+                                          _mm512_load_ps(tile->panel[p].scale[f]), total[p][t]);
     }
-    UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++) part[p][t] =
-        _mm512_fmadd_ps(part[p][t], _mm512_set1_ps(x[t]->scale), load_y(tile, p, t));
+    load_cells(tile, panels, tokens, acc);
+    UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++) acc[p][t] =
+        _mm512_fmadd_ps(total[p][t], _mm512_set1_ps(x[t]->scale), acc[p][t]);
     for (uint32_t i = 0; i < tile->minima; i++)
         UNROLL for (int t = 0; t < tokens; t++)
-        {
-            const __m512 sum = _mm512_set1_ps(x[t]->sum[i]);
-            UNROLL for (int p = 0; p < panels; p++) part[p][t] =
-                _mm512_fnmadd_ps(_mm512_load_ps(tile->panel[p].min[i]), sum, part[p][t]);
-        }
-    UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++)
-        store_y(tile, p, t, part[p][t]);
+            subtract_minima(tile, panels, i, x[t]->sum[i], t, acc);
+    store_cells(tile, panels, tokens, acc);
 }
 
 typedef void tile_fn(const tile_t *tile);

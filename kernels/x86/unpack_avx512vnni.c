@@ -302,18 +302,34 @@ INLINE int offset_of(ferrum_packed_kind_t kind)
     }
 }
 
-/** An integer scale of each row in both halves of its lane. */
-INLINE __m512i words(const int8_t *s)
+/** What turns bytes v + offset into words s * v: pairs of bytes are multiplied with (s, 0) for the
+ *  even ones and (0, s) for the odd ones, then s * offset is subtracted. */
+typedef struct factors {
+    __m512i even, odd, less;
+} factors_t;
+
+/** Factors for integer scales of sixteen rows. */
+INLINE factors_t factors_of(const int8_t *scales, int offset)
 {
-    const __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)s));
-    return _mm512_mask_blend_epi16(0xaaaaaaaau, wide, _mm512_slli_epi32(wide, 16));
+    const __m512i s = _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)scales));
+    const __m512i word =
+        _mm512_shuffle_epi8(s, _mm512_set4_epi32(0x0d0c0d0c, 0x09080908, 0x05040504, 0x01000100));
+    const __m512i even = _mm512_and_si512(word, _mm512_set1_epi16(255));
+    return (factors_t){even, _mm512_slli_epi16(even, 8),
+                       _mm512_mullo_epi16(word, _mm512_set1_epi16((short)offset))};
 }
 
-/** Stores a group for either precision; @p s: integer scales of its halves, or NULL. */
-INLINE void store_group(ferrum_packed_precision_t precision, int offset, const __m512i *s,
+/** Factors for s = 1. */
+INLINE factors_t factors_of_one(int offset)
+{
+    return (factors_t){_mm512_set1_epi16(1), _mm512_set1_epi16(256),
+                       _mm512_set1_epi16((short)offset)};
+}
+
+/** Stores a group for either precision; @p factors: of its halves. */
+INLINE void store_group(ferrum_packed_precision_t precision, const factors_t factors[2],
                         const __m512i code[STEPS], uint32_t g, ferrum_unpacked_t *out)
 {
-    const __m512i less = _mm512_set1_epi16((short)offset);
     if (precision == FERRUM_PACKED_FAST) {
         UNROLL for (uint32_t v = 0; v < STEPS; v++)
             _mm512_store_si512(out->code + (size_t)(g * STEPS + v) * VECTOR, code[v]);
@@ -321,18 +337,12 @@ INLINE void store_group(ferrum_packed_precision_t precision, int offset, const _
     }
     UNROLL for (uint32_t v = 0; v < STEPS; v++)
     {
-        __m512i even = _mm512_and_si512(code[v], _mm512_set1_epi16(255));
-        __m512i odd = _mm512_srli_epi16(code[v], 8);
-        if (offset) {
-            even = _mm512_sub_epi16(even, less);
-            odd = _mm512_sub_epi16(odd, less);
-        }
-        if (s) {
-            even = _mm512_mullo_epi16(even, s[v / 4]);
-            odd = _mm512_mullo_epi16(odd, s[v / 4]);
-        }
-        _mm512_store_si512(out->code + (size_t)(g * STEPS + v) * 2 * VECTOR, even);
-        _mm512_store_si512(out->code + (size_t)(g * STEPS + v) * 2 * VECTOR + VECTOR, odd);
+        const factors_t *f = &factors[v / 4];
+        uint8_t *to = out->code + (size_t)(g * STEPS + v) * 2 * VECTOR;
+        const __m512i even = _mm512_maddubs_epi16(code[v], f->even);
+        const __m512i odd = _mm512_maddubs_epi16(code[v], f->odd);
+        _mm512_store_si512(to, _mm512_sub_epi16(even, f->less));
+        _mm512_store_si512(to + VECTOR, _mm512_sub_epi16(odd, f->less));
     }
 }
 
@@ -359,9 +369,9 @@ INLINE void unpack_k_block(const uint8_t *u, ferrum_packed_kind_t kind, uint32_t
     {
         __m512i code[STEPS];
         unpack_codes(kind, u, g, _mm512_setzero_si512(), code);
-        const __m512i s[2] = {words(scales.s[halves ? 2 * g : g]),
-                              words(scales.s[halves ? 2 * g + 1 : g])};
-        store_group(precision, offset, s, code, g, out);
+        const factors_t factors[2] = {factors_of(scales.s[halves ? 2 * g : g], offset),
+                                      factors_of(scales.s[halves ? 2 * g + 1 : g], offset)};
+        store_group(precision, factors, code, g, out);
     }
 }
 
@@ -383,6 +393,7 @@ INLINE void unpack_block(const ferrum_packed_matrix_t *m, const uint8_t *panel, 
     }
     if (fold == 0)
         fold = ferrum_packed_fold(m);
+    const factors_t one = factors_of_one(offset_of(kind)), factors[2] = {one, one};
     for (uint32_t g = 0; g < groups; g++) {
         const uint8_t *u = panel + (first + g) / per_unit * m->unit_bytes;
         const uint32_t j = (first + g) % per_unit;
@@ -392,7 +403,7 @@ INLINE void unpack_block(const ferrum_packed_matrix_t *m, const uint8_t *panel, 
         unpack_codes(kind, u, j, zero, code);
         _mm512_store_ps(out->scale[precision == FERRUM_PACKED_FAST ? g : g / fold], scale);
         _mm512_store_ps(out->min[g], min);
-        store_group(precision, offset_of(kind), NULL, code, g, out);
+        store_group(precision, factors, code, g, out);
     }
 }
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Every kernel set that this processor can run; bench_kernels is built by `make check` but not run.
+# Every kernel set that this processor can run; bench_kernels and packed_bench are built by
+# `make check` but not run.
 if HAVE_CHECK
 kernel_tests = \
 	tests/kernels/test_dequant \
@@ -36,3 +37,7 @@ endif
 check_PROGRAMS += tests/kernels/bench_kernels
 tests_kernels_bench_kernels_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 tests_kernels_bench_kernels_LDADD = kernels/libferrum-kernels.la
+
+check_PROGRAMS += tests/bench/packed_bench
+tests_bench_packed_bench_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
+tests_bench_packed_bench_LDADD = kernels/libferrum-kernels.la
