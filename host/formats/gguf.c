@@ -366,6 +366,11 @@ uint32_t ferrum_gguf_version(const ferrum_gguf_t *gguf)
     return gguf->version;
 }
 
+void ferrum_gguf_release_pages(const ferrum_gguf_t *gguf)
+{
+    ferrum_mapped_file_release_pages(&gguf->mapping);
+}
+
 uint64_t ferrum_gguf_bytes(const ferrum_gguf_t *gguf)
 {
     return gguf->bytes;

@@ -87,6 +87,9 @@ ferrum_status_t ferrum_gguf_open_memory(const void *data, size_t bytes, const ch
 /** Unmap and free; NULL is fine. Every pointer got from the object dies. [init] */
 void ferrum_gguf_close(ferrum_gguf_t *gguf);
 
+/** As ferrum_mapped_file_release_pages; nothing for a file in memory. */
+void ferrum_gguf_release_pages(const ferrum_gguf_t *gguf);
+
 /** The path (or label) that it was opened with. */
 const char *ferrum_gguf_path(const ferrum_gguf_t *gguf);
 /** 2 or 3. */

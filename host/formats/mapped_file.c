@@ -57,6 +57,12 @@ ferrum_status_t ferrum_mapped_file_open(const char *path, ferrum_map_advice_t ad
     return status;
 }
 
+void ferrum_mapped_file_release_pages(const ferrum_mapped_file_t *file)
+{
+    if (file->data)
+        (void)madvise((void *)(uintptr_t)file->data, file->bytes, MADV_DONTNEED);
+}
+
 void ferrum_mapped_file_close(ferrum_mapped_file_t *file)
 {
     if (file->data)

@@ -30,6 +30,10 @@ typedef enum ferrum_map_advice {
 ferrum_status_t ferrum_mapped_file_open(const char *path, ferrum_map_advice_t advice,
                                         ferrum_mapped_file_t *out_file, ferrum_error_t *err);
 
+/** Let go of the memory that reading the pages took; they stay mapped, and in the system's cache.
+ *  [any-thread] */
+void ferrum_mapped_file_release_pages(const ferrum_mapped_file_t *file);
+
 /** Unmap; a zeroed struct is fine. Leaves the struct zeroed. [init] */
 void ferrum_mapped_file_close(ferrum_mapped_file_t *file);
 

@@ -95,6 +95,8 @@ const char *ferrum_safetensors_path(const ferrum_safetensors_t *checkpoint);
 /** Number of files, and the path of one; NULL beyond the end. */
 uint32_t ferrum_safetensors_shard_count(const ferrum_safetensors_t *checkpoint);
 const char *ferrum_safetensors_shard_path(const ferrum_safetensors_t *checkpoint, uint32_t shard);
+/** As ferrum_mapped_file_release_pages, for all shards. */
+void ferrum_safetensors_release_pages(const ferrum_safetensors_t *checkpoint);
 /** Bytes of all files together. */
 uint64_t ferrum_safetensors_bytes(const ferrum_safetensors_t *checkpoint);
 

@@ -284,6 +284,12 @@ const char *ferrum_safetensors_shard_path(const ferrum_safetensors_t *checkpoint
     return shard < checkpoint->shard_count ? checkpoint->shards[shard].path : NULL;
 }
 
+void ferrum_safetensors_release_pages(const ferrum_safetensors_t *checkpoint)
+{
+    for (uint32_t i = 0; i < checkpoint->shard_count; i++)
+        ferrum_mapped_file_release_pages(&checkpoint->shards[i].mapping);
+}
+
 uint64_t ferrum_safetensors_bytes(const ferrum_safetensors_t *checkpoint)
 {
     uint64_t bytes = 0;

@@ -11,6 +11,7 @@ host_model_libferrum_model_la_SOURCES = \
 	host/model/graph.c \
 	host/model/kv_cache.c host/model/kv_cache.h host/model/kv_cache_internal.h \
 	host/model/kv_migrate.c host/model/kv_migrate.h \
+	host/model/load_crew.c host/model/load_crew.h \
 	host/model/model.c host/model/model_internal.h \
 	host/model/model_handle.c \
 	host/model/model_load.c \

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "host/formats/name_map.h"
+#include "host/model/load_crew.h"
 #include "host/model/model_internal.h"
 #include "host/model/row_decoder.h"
 
@@ -13,6 +14,7 @@ typedef struct loading {
     const ferrum_model_config_t *config;
     const ferrum_moe_env_t *env;
     ferrum_weights_t weights;
+    uint32_t threads;      /* that load layers */
     ferrum_context_t *ctx; /* for uploads */
     ferrum_formats_used_t formats;
 } loading_t;
@@ -109,11 +111,10 @@ static ferrum_status_t load_experts(loading_t *l, uint32_t index, ferrum_error_t
     return ferrum_weights_advance(&l->weights, file_bytes, err);
 }
 
-static ferrum_status_t load_layer(loading_t *l, uint32_t index, ferrum_error_t *err)
+static ferrum_status_t load_norms(loading_t *l, uint32_t index, ferrum_error_t *err)
 {
     const ferrum_model_config_t *c = l->config;
     ferrum_model_layer_t *layer = &l->image->layers[index];
-    ferrum_tensor_name_t name;
     FERRUM_TRY(load_norm(l, index, "input_layernorm.weight", c->hidden, &layer->input_norm, err));
     FERRUM_TRY(
         load_norm(l, index, "post_attention_layernorm.weight", c->hidden, &layer->post_norm, err));
@@ -123,6 +124,15 @@ static ferrum_status_t load_layer(loading_t *l, uint32_t index, ferrum_error_t *
         FERRUM_TRY(
             load_norm(l, index, "self_attn.k_norm.weight", c->head_dim, &layer->k_norm, err));
     }
+    return FERRUM_OK;
+}
+
+/* Everything of a layer that needs no context. */
+static ferrum_status_t load_matrices(loading_t *l, uint32_t index, ferrum_error_t *err)
+{
+    const ferrum_model_config_t *c = l->config;
+    ferrum_model_layer_t *layer = &l->image->layers[index];
+    ferrum_tensor_name_t name;
     FERRUM_TRY(load_qkv(l, index, err));
     FERRUM_TRY(ferrum_weights_linear(&l->weights, &l->image->ops,
                                      layer_name(index, "self_attn.o_proj", name), c->hidden,
@@ -130,7 +140,21 @@ static ferrum_status_t load_layer(loading_t *l, uint32_t index, ferrum_error_t *
     FERRUM_TRY(ferrum_weights_linear(&l->weights, &l->image->ops,
                                      layer_name(index, "mlp.gate", name), c->experts, c->hidden,
                                      &layer->router, err));
-    return load_experts(l, index, err);
+    FERRUM_TRY(load_experts(l, index, err));
+    if (layer->experts.bytes > 0)
+        ferrum_weights_release_pages(&l->weights);
+    return FERRUM_OK;
+}
+
+/* A crew's thread loads a layer: with its own account of bytes. */
+static ferrum_status_t load_layer(void *arg, ferrum_weights_t *weights, uint32_t index,
+                                  ferrum_error_t *err)
+{
+    loading_t own = *(const loading_t *)arg;
+    own.weights = *weights;
+    const ferrum_status_t status = load_matrices(&own, index, err);
+    *weights = own.weights;
+    return status;
 }
 
 /* The embedding stays in the file: rows of it are decoded on the host. */
@@ -240,7 +264,8 @@ static ferrum_status_t load_all(loading_t *l, ferrum_matrix_t *out_embedding, fe
     l->image->layer_count = c->layers;
     FERRUM_TRY(load_ends(l, out_embedding, err));
     for (uint32_t i = 0; i < c->layers; i++)
-        FERRUM_TRY(load_layer(l, i, err));
+        FERRUM_TRY(load_norms(l, i, err));
+    FERRUM_TRY(ferrum_load_crew_run(&l->weights, l->threads, c->layers, load_layer, l, err));
     FERRUM_TRY(ferrum_weights_advance(&l->weights, l->weights.total_bytes, err));
     return ops->backend->context_sync(l->ctx, err);
 }
@@ -253,6 +278,8 @@ ferrum_status_t ferrum_model_image_new(ferrum_model_shared_t *shared, const ferr
     loading_t l = {.image = calloc(1, sizeof *l.image),
                    .config = &shared->weights.config,
                    .env = &shared->env,
+                   /* A swap leaves the processors to those who serve. */
+                   .threads = shared->image ? 1 : ferrum_runtime_threads(shared->runtime),
                    .weights = shared->weights};
     if (!l.image)
         return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,

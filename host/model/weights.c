@@ -58,6 +58,14 @@ ferrum_status_t ferrum_weights_advance(ferrum_weights_t *weights, uint64_t bytes
     return FERRUM_OK;
 }
 
+void ferrum_weights_release_pages(const ferrum_weights_t *weights)
+{
+    if (weights->gguf)
+        ferrum_gguf_release_pages(weights->gguf);
+    else
+        ferrum_safetensors_release_pages(weights->checkpoint);
+}
+
 static ferrum_status_t fail_shape(const char *name, uint64_t rows, uint64_t cols, uint32_t n,
                                   uint32_t k, ferrum_error_t *err)
 {

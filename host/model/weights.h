@@ -51,6 +51,10 @@ void ferrum_weights_close(ferrum_weights_t *weights);
 ferrum_status_t ferrum_weights_advance(ferrum_weights_t *weights, uint64_t bytes,
                                        ferrum_error_t *err);
 
+/** Give the memory of pages that were read back to the system, whose cache keeps them: what was
+ *  copied from them is not held twice. They can still be read. [any-thread] */
+void ferrum_weights_release_pages(const ferrum_weights_t *weights);
+
 /** Whether there is a matrix @p prefix ("lm_head"), in whatever form. */
 bool ferrum_weights_has(const ferrum_weights_t *weights, const char *prefix);
 /** Find W[n,k] of module @p prefix ("model.layers.0.self_attn.q_proj"), shape checked.

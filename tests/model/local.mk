@@ -4,6 +4,7 @@
 if HAVE_CHECK
 model_tests = \
 	tests/model/test_block_allocator \
+	tests/model/test_load_crew \
 	tests/model/test_model \
 	tests/model/test_model_faults \
 	tests/model/test_model_files \
@@ -16,7 +17,7 @@ model_tests = \
 
 check_PROGRAMS += $(model_tests)
 TESTS += $(model_tests)
-THREADED_TESTS += tests/model/test_model
+THREADED_TESTS += tests/model/test_load_crew tests/model/test_model
 check_LTLIBRARIES += tests/model/libmodel-fixture.la
 
 model_tests_cppflags = $(host_cppflags) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
@@ -37,6 +38,8 @@ tests_model_libmodel_fixture_la_SOURCES = \
 
 tests_model_test_block_allocator_CPPFLAGS = $(model_tests_cppflags)
 tests_model_test_block_allocator_LDADD = $(model_tests_ldadd)
+tests_model_test_load_crew_CPPFLAGS = $(model_tests_cppflags)
+tests_model_test_load_crew_LDADD = $(model_tests_ldadd)
 tests_model_test_model_CPPFLAGS = $(model_tests_cppflags)
 tests_model_test_model_LDADD = $(model_tests_ldadd)
 tests_model_test_model_faults_CPPFLAGS = $(model_tests_cppflags)

@@ -21,7 +21,8 @@ extern "C" {
 
 typedef struct ferrum_model ferrum_model_t;
 
-/** Progress while loading: @p done of @p total bytes; return non-zero to cancel. */
+/** Progress while loading: @p done of @p total bytes; return non-zero to cancel. Called on the
+ *  thread that loads and on others that it starts for that, never on two at a time. */
 typedef int ferrum_progress_fn(void *arg, uint64_t done, uint64_t total);
 
 /** How a model is loaded. Zero is the default everywhere. */
