@@ -28,6 +28,30 @@ static void warn_of_unknown(const ferrum_logger_t *logger, const char *entry)
         ferrum_log(logger, FERRUM_LOG_WARN, "unknown variable %s; `ferrum env` lists them", name);
 }
 
+char **ferrum_env_all(void)
+{
+    return environ;
+}
+
+/* The per-user cache, where there is one. */
+static ferrum_status_t set_cache_dir(ferrum_options_t *options, ferrum_error_t *err)
+{
+    static const struct {
+        const char *variable, *below;
+    } places[] = {{"XDG_CACHE_HOME", "/ferrum"}, {"HOME", "/.cache/ferrum"}};
+    if (ferrum_options_get(options, "FERRUM_CACHE_DIR"))
+        return FERRUM_OK;
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        char path[512];
+        const char *base = secure_getenv(places[i].variable);
+        if (!base || base[0] != '/' || strlen(base) + strlen(places[i].below) >= sizeof path)
+            continue;
+        (void)snprintf(path, sizeof path, "%s%s", base, places[i].below);
+        return ferrum_options_set(options, "FERRUM_CACHE_DIR", path, err);
+    }
+    return FERRUM_OK;
+}
+
 ferrum_status_t ferrum_options_from_env(const ferrum_logger_t *logger,
                                         ferrum_options_t **out_options, ferrum_error_t *err)
 {
@@ -50,6 +74,11 @@ ferrum_status_t ferrum_options_from_env(const ferrum_logger_t *logger,
             ferrum_options_free(options);
             return status;
         }
+    }
+    ferrum_status_t status = set_cache_dir(options, err);
+    if (status != FERRUM_OK) {
+        ferrum_options_free(options);
+        return status;
     }
     for (char **entry = environ; entry && *entry; entry++)
         if (strncmp(*entry, "FERRUM_", 7) == 0 && strncmp(*entry, "FERRUM_TEST_", 12) != 0)

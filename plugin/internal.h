@@ -39,10 +39,10 @@ void ferrum_loader_retain(ferrum_loader_t *loader);
 
 /**
  * Open one file; as ferrum_loader_open, but silent.
- * @param trusted   as in ferrum_image_read
+ * @param asked     how the path was come by
  * @param out_facts what is known about the file, also on failure
  */
-ferrum_status_t ferrum_module_open(ferrum_loader_t *loader, const char *path, bool trusted,
+ferrum_status_t ferrum_module_open(ferrum_loader_t *loader, const char *path, ferrum_asked_t asked,
                                    ferrum_candidate_t *out_facts, ferrum_module_t **out_module,
                                    ferrum_error_t *err);
 

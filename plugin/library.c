@@ -81,8 +81,9 @@ static ferrum_status_t link_library(ferrum_library_t *library, const char *path,
     return FERRUM_OK;
 }
 
-ferrum_status_t ferrum_library_open(const char *path, bool trusted, ferrum_library_t **out_library,
-                                    ferrum_error_t *err)
+ferrum_status_t ferrum_library_open(const char *path, ferrum_asked_t asked,
+                                    const ferrum_options_t *options, const ferrum_logger_t *logger,
+                                    ferrum_library_t **out_library, ferrum_error_t *err)
 {
     ferrum_elf_facts_t facts = {0};
     ferrum_library_t *library = ferrum_sys->alloc(sizeof *library);
@@ -90,20 +91,23 @@ ferrum_status_t ferrum_library_open(const char *path, bool trusted, ferrum_libra
         return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE, "no memory to open %s",
                            ferrum_path_tail(path));
     library->image.fd = -1;
-    ferrum_status_t status = ferrum_image_read(path, trusted, &library->image, err);
+    ferrum_status_t status =
+        ferrum_image_read(path, asked == FERRUM_ASKED_PATH, &library->image, err);
     if (status == FERRUM_OK)
         status = ferrum_elf_check(library->image.bytes, library->image.size, ferrum_path_tail(path),
                                   &facts, err);
     if (status != FERRUM_OK)
         goto free_library;
-    ferrum_image_unmap(&library->image);
-
     ferrum_library_t *kept = take_kept(&library->image);
     if (kept) {
         free_library(library);
         *out_library = kept;
         return FERRUM_OK;
     }
+    status = ferrum_probe_image(&library->image, path, asked, options, logger, err);
+    if (status != FERRUM_OK)
+        goto free_library;
+    ferrum_image_unmap(&library->image);
     library->may_start_threads = facts.may_start_threads;
     status = link_library(library, path, err);
     if (library->handle && facts.pinned_reason[0])

@@ -9,6 +9,7 @@
 #define FERRUM_PLUGIN_LIBRARY_H
 
 #include "image.h"
+#include "probe.h"
 
 #include <ferrum/plugin.h>
 
@@ -22,10 +23,11 @@ typedef enum ferrum_library_fate {
 } ferrum_library_fate_t;
 
 /**
- * Read, check, dlopen. @p trusted is as in ferrum_image_read. [any-thread]
+ * Read, check, let a child process probe what has to be probed, dlopen. [any-thread]
  */
-ferrum_status_t ferrum_library_open(const char *path, bool trusted, ferrum_library_t **out_library,
-                                    ferrum_error_t *err);
+ferrum_status_t ferrum_library_open(const char *path, ferrum_asked_t asked,
+                                    const ferrum_options_t *options, const ferrum_logger_t *logger,
+                                    ferrum_library_t **out_library, ferrum_error_t *err);
 /** The exported query. */
 ferrum_plugin_query_fn *ferrum_library_query(const ferrum_library_t *library);
 /** Keep it mapped for ever; the first reason counts. */

@@ -74,7 +74,8 @@ ferrum_status_t ferrum_loader_open(ferrum_loader_t *loader, const char *path,
     if (!loader || !path || !out_module)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_NULL,
                            "loader, path or out_module is NULL");
-    ferrum_status_t status = ferrum_module_open(loader, path, true, NULL, out_module, &error);
+    ferrum_status_t status =
+        ferrum_module_open(loader, path, FERRUM_ASKED_PATH, NULL, out_module, &error);
     if (status == FERRUM_OK)
         return FERRUM_OK;
     ferrum_log(&loader->logger, FERRUM_LOG_INFO, "%s", error.message);
@@ -117,8 +118,8 @@ ferrum_status_t ferrum_loader_scan(ferrum_loader_t *loader, ferrum_candidate_t *
     for (size_t i = 0; i < search.count; i++) {
         ferrum_error_t error = FERRUM_ERROR_INIT;
         ferrum_module_t *module = NULL;
-        ferrum_status_t status =
-            ferrum_module_open(loader, search.paths[i], false, &list[i], &module, &error);
+        ferrum_status_t status = ferrum_module_open(loader, search.paths[i], FERRUM_ASKED_ANY,
+                                                    &list[i], &module, &error);
         if (status == FERRUM_OK)
             ferrum_module_release(module, NULL);
         else

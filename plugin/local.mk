@@ -4,7 +4,7 @@ pkginclude_HEADERS += plugin/include/ferrum/loader.h
 
 noinst_LTLIBRARIES += plugin/libferrum-plugin.la
 plugin_libferrum_plugin_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/plugin/include \
-	-DFERRUM_PKGLIBDIR='"$(pkglibdir)"'
+	-DFERRUM_PKGLIBDIR='"$(pkglibdir)"' -DFERRUM_PKGLIBEXECDIR='"$(pkglibexecdir)"'
 plugin_libferrum_plugin_la_SOURCES = \
 	plugin/compose.h \
 	plugin/compose_ffn.c \
@@ -27,9 +27,16 @@ plugin_libferrum_plugin_la_SOURCES = \
 	plugin/ops.def \
 	plugin/options.c \
 	plugin/options.h \
+	plugin/probe.c \
+	plugin/probe.h \
+	plugin/probe_stages.h \
+	plugin/quarantine.c \
+	plugin/quarantine.h \
 	plugin/search.c \
 	plugin/search.h \
 	plugin/select.c \
+	plugin/sha256.c \
+	plugin/sha256.h \
 	plugin/sys.c \
 	plugin/sys.h \
 	plugin/tables.c \
@@ -37,3 +44,7 @@ plugin_libferrum_plugin_la_SOURCES = \
 	plugin/text.h \
 	plugin/traces.c \
 	plugin/traces.h
+
+# The program that the loader lets an unknown plugin loose in.
+pkglibexec_PROGRAMS += ferrum-probe
+ferrum_probe_SOURCES = plugin/ferrum_probe.c plugin/probe_stages.h

@@ -201,7 +201,7 @@ static void close_module(ferrum_module_t *module, ferrum_unload_report_t *out_re
         *out_report = report;
 }
 
-ferrum_status_t ferrum_module_open(ferrum_loader_t *loader, const char *path, bool trusted,
+ferrum_status_t ferrum_module_open(ferrum_loader_t *loader, const char *path, ferrum_asked_t asked,
                                    ferrum_candidate_t *out_facts, ferrum_module_t **out_module,
                                    ferrum_error_t *err)
 {
@@ -217,7 +217,8 @@ ferrum_status_t ferrum_module_open(ferrum_loader_t *loader, const char *path, bo
     FERRUM_COPY_TEXT(module->facts.path, path);
     module->facts.error.size = sizeof module->facts.error;
 
-    status = ferrum_library_open(path, trusted, &module->library, err);
+    status =
+        ferrum_library_open(path, asked, loader->options, &loader->logger, &module->library, err);
     if (status != FERRUM_OK) {
         ferrum_sys->release(module);
         return status;

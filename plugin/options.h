@@ -10,4 +10,7 @@ const char *ferrum_option_complaint(const char *name, const char *value);
 /** The option whose name is a likely meaning of the unknown @p name, or NULL. */
 const char *ferrum_option_nearest(const char *name);
 
+/** The whole environment, for a child process. */
+char **ferrum_env_all(void);
+
 #endif /* FERRUM_PLUGIN_OPTIONS_H */

@@ -38,11 +38,11 @@ static ferrum_status_t check_usable(const ferrum_module_t *module, ferrum_error_
     return FERRUM_OK;
 }
 
-static ferrum_status_t open_usable(selection_t *s, const char *path, bool trusted,
+static ferrum_status_t open_usable(selection_t *s, const char *path, ferrum_asked_t asked,
                                    ferrum_module_t **out_module, ferrum_error_t *err)
 {
     ferrum_module_t *module = NULL;
-    FERRUM_TRY(ferrum_module_open(s->loader, path, trusted, NULL, &module, err));
+    FERRUM_TRY(ferrum_module_open(s->loader, path, asked, NULL, &module, err));
     ferrum_status_t status = check_usable(module, err);
     if (status != FERRUM_OK) {
         ferrum_module_release(module, NULL);
@@ -82,7 +82,7 @@ static ferrum_status_t open_name(selection_t *s, const char *name, ferrum_module
             path = s->search.paths[i];
     if (!path)
         return fail_not_found(s, name, err);
-    FERRUM_TRY(open_usable(s, path, false, out_module, err));
+    FERRUM_TRY(open_usable(s, path, FERRUM_ASKED_NAME, out_module, err));
     if (strcmp((*out_module)->facts.name, name) != 0) {
         ferrum_status_t status = ferrum_fail(err, FERRUM_BAD_PLUGIN, FERRUM_REASON_OTHER,
                                              "%s calls itself '%s'; rename the file to %s.so", path,
@@ -107,7 +107,8 @@ static ferrum_status_t open_best(selection_t *s, ferrum_module_t **out_module, f
     for (size_t i = 0; i < s->search.count; i++) {
         ferrum_error_t error = FERRUM_ERROR_INIT;
         ferrum_module_t *module = NULL;
-        ferrum_status_t status = open_usable(s, s->search.paths[i], false, &module, &error);
+        ferrum_status_t status =
+            open_usable(s, s->search.paths[i], FERRUM_ASKED_ANY, &module, &error);
         if (status != FERRUM_OK) {
             refuse(s, level_of(status), &error);
         } else if (!best || module->facts.score > best->facts.score) {
@@ -164,7 +165,7 @@ static ferrum_status_t select_module(selection_t *s, const char *spec, ferrum_mo
                                      ferrum_error_t *err)
 {
     if (strchr(spec, '/'))
-        return open_usable(s, spec, true, out_module, err);
+        return open_usable(s, spec, FERRUM_ASKED_PATH, out_module, err);
     FERRUM_TRY(ferrum_search_all(s->loader->options, &s->search, err));
     if (s->search.skipped[0])
         ferrum_log(&s->loader->logger, FERRUM_LOG_WARN, "%s", s->search.skipped);
