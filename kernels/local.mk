@@ -81,7 +81,8 @@ kernels_libferrum_kernels_avx512vnni_la_SOURCES = \
 	kernels/x86/packed_avx512vnni.h \
 	kernels/x86/quantise_avx512vnni.c \
 	kernels/x86/set_avx512vnni.c \
-	kernels/x86/unpack_avx512vnni.c
+	kernels/x86/unpack_avx512vnni.c \
+	kernels/x86/unpack_codes_avx512.h
 
 kernels_libferrum_kernels_la_CPPFLAGS += -DFERRUM_HAVE_X86
 kernels_libferrum_kernels_la_SOURCES += kernels/x86/cpu_features_x86.c
@@ -91,6 +92,31 @@ kernels_libferrum_kernels_la_LIBADD += \
 endif
 
 if FERRUM_ARM
+noinst_LTLIBRARIES += kernels/libferrum-kernels-neon.la kernels/libferrum-kernels-dotprod.la \
+	kernels/libferrum-kernels-i8mm.la
+
+kernels_libferrum_kernels_neon_la_CPPFLAGS = $(kernels_cppflags)
+kernels_libferrum_kernels_neon_la_SOURCES = \
+	kernels/arm/dequant_float_neon.c \
+	kernels/arm/lanes_neon.h \
+	kernels/arm/matmul_blocks_neon.c \
+	kernels/arm/neon.h \
+	kernels/arm/packed_neon.c \
+	kernels/arm/packed_neon.h \
+	kernels/arm/quantise_neon.c \
+	kernels/arm/set_neon.c \
+	kernels/arm/vector_neon.c
+
+kernels_libferrum_kernels_dotprod_la_CPPFLAGS = $(kernels_cppflags)
+kernels_libferrum_kernels_dotprod_la_CFLAGS = $(AM_CFLAGS) -march=armv8.2-a+dotprod
+kernels_libferrum_kernels_dotprod_la_SOURCES = kernels/arm/packed_dotprod.c
+
+kernels_libferrum_kernels_i8mm_la_CPPFLAGS = $(kernels_cppflags)
+kernels_libferrum_kernels_i8mm_la_CFLAGS = $(AM_CFLAGS) -march=armv8.2-a+dotprod+i8mm
+kernels_libferrum_kernels_i8mm_la_SOURCES = kernels/arm/packed_i8mm.c
+
 kernels_libferrum_kernels_la_CPPFLAGS += -DFERRUM_HAVE_ARM
 kernels_libferrum_kernels_la_SOURCES += kernels/arm/cpu_features_arm.c
+kernels_libferrum_kernels_la_LIBADD += kernels/libferrum-kernels-i8mm.la \
+	kernels/libferrum-kernels-dotprod.la kernels/libferrum-kernels-neon.la
 endif

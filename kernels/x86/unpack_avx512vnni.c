@@ -1,24 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Panels of every kind to codes that can be multiplied (see ferrum_unpacked_t). Per kind there is a
- * routine that makes eight vectors of unsigned bytes v + offset out of a group, and one that makes
- * scales and minima out of a unit; what the two precisions do with them is common.
+ * Panels of every kind to codes that can be multiplied (see ferrum_unpacked_t). Codes of a kind
+ * come from unpack_codes_avx512.h, scales and minima from here; what the two precisions do with
+ * them is common.
  */
 #include "kernels/x86/packed_avx512vnni.h"
+#include "kernels/x86/unpack_codes_avx512.h"
 
-#include <immintrin.h>
 #include <string.h>
 
 enum {
-    ROWS = FERRUM_PANEL_ROWS,
     GROUP = FERRUM_PACKED_GROUP,
-    VECTOR = 64,
-    STEPS = 8,
     PREFETCH_BYTES = 4096 /* about the latency of memory at the rate of one thread */
 };
-
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
 
 /** Scales of the groups of a unit, sixteen rows each. Group g (half h) has `d * s` with integer s:
  *  d[0] and s[g] (s[2g+h]) of a k-quant; other kinds have d[g], and no s. */
@@ -28,21 +22,6 @@ typedef struct scales {
     _Alignas(64) uint8_t m[FERRUM_PACKED_HALVES][ROWS];
 } scales_t;
 
-INLINE __m512i vector(const uint8_t *p, uint32_t index)
-{
-    return _mm512_loadu_si512(p + (size_t)index * VECTOR);
-}
-
-INLINE __m512i low_nibbles(__m512i v)
-{
-    return _mm512_and_si512(v, _mm512_set1_epi8(15));
-}
-
-INLINE __m512i high_nibbles(__m512i v)
-{
-    return low_nibbles(_mm512_srli_epi16(v, 4));
-}
-
 INLINE __m512 halves_at(const uint8_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p));
@@ -51,120 +30,6 @@ INLINE __m512 halves_at(const uint8_t *p)
 INLINE __m512 bytes_f32(const void *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
-}
-
-/** Adds @p value to the bytes of @p codes whose byte in @p bits has a bit of @p mask. */
-INLINE __m512i add_bit(__m512i codes, __m512i bits, int mask, int value)
-{
-    const __mmask64 set = _mm512_test_epi8_mask(bits, _mm512_set1_epi8((char)mask));
-    return _mm512_mask_add_epi8(codes, set, codes, _mm512_set1_epi8((char)value));
-}
-
-/** Nibbles of a group: values 0..15 low, 16..31 high. */
-INLINE void nibble_codes(const uint8_t *u, __m512i code[STEPS])
-{
-    UNROLL for (uint32_t v = 0; v < 4; v++)
-    {
-        code[v] = low_nibbles(vector(u, v));
-        code[v + 4] = high_nibbles(vector(u, v));
-    }
-}
-
-/** Bit i of each lane's word becomes bit 4 of value i. */
-INLINE void add_fifth_bits(const uint8_t *u, __m512i code[STEPS])
-{
-    const __m512i bits = vector(u, 0);
-    const __m512i one = _mm512_set1_epi32(0x08040201);
-    UNROLL for (int v = 0; v < STEPS; v++)
-    {
-        const __m512i pick = _mm512_set4_epi32((12 + v / 2) * 0x01010101, (8 + v / 2) * 0x01010101,
-                                               (4 + v / 2) * 0x01010101, v / 2 * 0x01010101);
-        const __mmask64 set = _mm512_test_epi8_mask(_mm512_shuffle_epi8(bits, pick),
-                                                    v % 2 ? _mm512_slli_epi32(one, 4) : one);
-        code[v] = _mm512_mask_add_epi8(code[v], set, code[v], _mm512_set1_epi8(16));
-    }
-}
-
-INLINE void look_up(__m128i levels, __m512i code[STEPS])
-{
-    const __m512i table = _mm512_broadcast_i32x4(levels);
-    UNROLL for (int v = 0; v < STEPS; v++) code[v] = _mm512_shuffle_epi8(table, code[v]);
-}
-
-/** Bytes v + offset of group g of a unit. */
-INLINE void unpack_codes(ferrum_packed_kind_t kind, const uint8_t *u, uint32_t g, __m512i zero,
-                         __m512i code[STEPS])
-{
-    const __m512i three = _mm512_set1_epi8(3);
-    const __m128i iq4 =
-        _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, (char)129, (char)141, (char)153, (char)166,
-                      (char)181, (char)197, (char)217, (char)241);
-    const __m128i mxfp4 = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
-    const __m128i shift = _mm_cvtsi32_si128((int)(g % 4 * 2));
-    switch (kind) {
-    case FERRUM_PACKED_Q5_0:
-    case FERRUM_PACKED_Q5_1:
-        nibble_codes(u, code);
-        add_fifth_bits(u + 4 * VECTOR, code);
-        break;
-    case FERRUM_PACKED_IQ4_NL:
-        nibble_codes(u, code);
-        look_up(iq4, code);
-        break;
-    case FERRUM_PACKED_IQ4_XS:
-        nibble_codes(u + (size_t)g * 4 * VECTOR, code);
-        look_up(iq4, code);
-        break;
-    case FERRUM_PACKED_MXFP4:
-        nibble_codes(u, code);
-        look_up(mxfp4, code);
-        break;
-    case FERRUM_PACKED_Q8_0:
-        UNROLL for (uint32_t v = 0; v < STEPS; v++) code[v] =
-            _mm512_xor_si512(vector(u, v), _mm512_set1_epi8(-128));
-        break;
-    case FERRUM_PACKED_GPTQ8:
-        UNROLL for (uint32_t v = 0; v < STEPS; v++) code[v] = vector(u, g * STEPS + v);
-        break;
-    case FERRUM_PACKED_GPTQ4: /* zero: 16 less the zero point */
-        UNROLL for (uint32_t v = 0; v < 4; v++)
-        {
-            code[2 * v] = _mm512_add_epi8(low_nibbles(vector(u, g * 4 + v)), zero);
-            code[2 * v + 1] = _mm512_add_epi8(high_nibbles(vector(u, g * 4 + v)), zero);
-        }
-        break;
-    case FERRUM_PACKED_Q4_K:
-    case FERRUM_PACKED_Q5_K:
-        UNROLL for (uint32_t v = 0; v < STEPS; v++)
-        {
-            const __m512i both = vector(u, g / 2 * STEPS + v);
-            code[v] = g % 2 ? high_nibbles(both) : low_nibbles(both);
-            if (kind == FERRUM_PACKED_Q5_K)
-                code[v] = add_bit(code[v], vector(u, 32 + v), 1 << g, 16);
-        }
-        break;
-    case FERRUM_PACKED_Q6_K:
-        UNROLL for (uint32_t v = 0; v < STEPS; v++)
-        {
-            const __m512i low = vector(u, g / 4 * 16 + g % 2 * STEPS + v);
-            const __m512i high = _mm512_srl_epi16(vector(u, 32 + g / 4 * STEPS + v), shift);
-            code[v] = _mm512_or_si512(g % 4 < 2 ? low_nibbles(low) : high_nibbles(low),
-                                      _mm512_slli_epi16(_mm512_and_si512(high, three), 4));
-        }
-        break;
-    default: /* Q2_K, Q3_K */
-        UNROLL for (uint32_t v = 0; v < STEPS; v++)
-        {
-            code[v] =
-                _mm512_and_si512(_mm512_srl_epi16(vector(u, g / 4 * STEPS + v), shift), three);
-            if (kind == FERRUM_PACKED_Q3_K)
-                code[v] = add_bit(code[v], vector(u, 16 + v), 1 << g, 4);
-        }
-        break;
-    case FERRUM_PACKED_Q4_0:
-    case FERRUM_PACKED_Q4_1:
-        nibble_codes(u, code);
-    }
 }
 
 /** The twelve scale bytes of Q4_K and Q5_K: 6-bit scales and minima. */
@@ -188,8 +53,7 @@ INLINE void unpack_q3_scales(const uint8_t *p, scales_t *out)
     {
         const __m512i both = vector(p, j % 2);
         const __m512i low = j < 2 ? low_nibbles(both) : high_nibbles(both);
-        const __m512i high = j < 2 ? _mm512_sll_epi16(top, _mm_cvtsi32_si128(4 - 2 * (int)j))
-                                   : _mm512_srl_epi16(top, _mm_cvtsi32_si128(2 * (int)j - 4));
+        const __m512i high = shifted(top, 2 * (int)j - 4);
         _mm512_store_si512(out->s[4 * j],
                            _mm512_sub_epi8(_mm512_or_si512(low, _mm512_and_si512(high, two)),
                                            _mm512_set1_epi8(32)));
