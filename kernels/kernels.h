@@ -29,7 +29,8 @@ enum {
     FERRUM_CPU_AMX_INT8 = 1 << 6, /**< needs the permission call before first use */
     FERRUM_CPU_AMX_BF16 = 1 << 7,
     FERRUM_CPU_NEON_DOTPROD = 1 << 8,
-    FERRUM_CPU_NEON_I8MM = 1 << 9
+    FERRUM_CPU_NEON_I8MM = 1 << 9,
+    FERRUM_CPU_NEON = 1 << 10 /**< all of AArch64 */
 };
 
 /** Features of this processor that the operating system has enabled (CPUID and XCR0). Baseline
@@ -100,7 +101,7 @@ typedef struct ferrum_matmul_entry {
 
 /** Everything one ISA offers. A format missing here is taken from the next lower set. */
 typedef struct ferrum_kernel_set {
-    const char *name;  /**< "scalar", "avx2", "avx512", ... as in `ferrum info` */
+    const char *name;  /**< "scalar", "avx2", "neon", ... as in `ferrum info` */
     uint32_t features; /**< FERRUM_CPU_* bits it needs */
     const ferrum_matmul_entry_t *matmul;
     size_t matmul_count;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Processor features on AArch64, as Linux reports them to the process; none on other systems. */
+/* Processor features on AArch64, as Linux reports them to the process. Elsewhere only
+ * what all of AArch64 has. */
 #include "kernels/kernels.h"
 
 #ifdef __linux__
@@ -12,7 +13,7 @@ enum {
 
 uint32_t ferrum_cpu_features(void)
 {
-    uint32_t features = 0;
+    uint32_t features = FERRUM_CPU_NEON;
     if (getauxval(AT_HWCAP) >> HWCAP_ASIMDDP_BIT & 1)
         features |= FERRUM_CPU_NEON_DOTPROD;
     if (getauxval(AT_HWCAP2) >> HWCAP2_I8MM_BIT & 1)
@@ -22,6 +23,6 @@ uint32_t ferrum_cpu_features(void)
 #else
 uint32_t ferrum_cpu_features(void)
 {
-    return 0;
+    return FERRUM_CPU_NEON;
 }
 #endif

@@ -36,7 +36,7 @@ static bool allowed(const ferrum_kernel_set_t *set, uint32_t features)
 START_TEST(choice_follows_the_features)
 {
     const ferrum_kernel_set_t *from = ferrum_kernel_sets[_i];
-    for (uint32_t features = 0; features < 1u << 10; features++) {
+    for (uint32_t features = 0; features < 1u << 11; features++) {
         const ferrum_kernel_set_t *chosen = ferrum_kernel_select(features);
         ck_assert(allowed(chosen, features));
         for (size_t i = 0; ferrum_kernel_sets[i] != chosen; i++)
