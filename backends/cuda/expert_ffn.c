@@ -47,13 +47,13 @@ static ferrum_status_t check_role_shape(const role_shape_t *role, uint32_t exper
 
 static ferrum_status_t load_gptq_role(ferrum_device_t *device,
                                       const ferrum_expert_weights_t *source,
-                                      const role_shape_t *role, ferrum_cuda_weights_t *out_weights,
-                                      ferrum_error_t *err)
+                                      const role_shape_t *role, bool tiles,
+                                      ferrum_cuda_weights_t *out_weights, ferrum_error_t *err)
 {
     FERRUM_CUDA_CHECK_STRUCT(source->gptq[0], FERRUM_GPTQ_MIN_SIZE, err);
     FERRUM_TRY(check_role_shape(role, role->experts, source->gptq[0]->n, source->gptq[0]->k, err));
-    FERRUM_TRY(
-        ferrum_cuda_weights_from_gptq(device, source->gptq, role->experts, out_weights, err));
+    FERRUM_TRY(ferrum_cuda_weights_from_gptq(device, source->gptq, role->experts, tiles,
+                                             out_weights, err));
     if (source->bias && out_weights->bias)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_BIAS,
                            "expert_ffn_create: %s has a bias and its GPTQ matrices have one too",
@@ -63,8 +63,8 @@ static ferrum_status_t load_gptq_role(ferrum_device_t *device,
 
 /** Load one role into @p out_weights, which the caller frees whatever happens. */
 static ferrum_status_t load_role(ferrum_device_t *device, const ferrum_expert_weights_t *source,
-                                 const role_shape_t *role, ferrum_cuda_weights_t *out_weights,
-                                 ferrum_error_t *err)
+                                 const role_shape_t *role, bool tiles,
+                                 ferrum_cuda_weights_t *out_weights, ferrum_error_t *err)
 {
     FERRUM_TRY(ferrum_cuda_check_struct("expert_ffn_create", role->name, source,
                                         FERRUM_EXPERT_WEIGHTS_MIN_SIZE, err));
@@ -72,7 +72,7 @@ static ferrum_status_t load_role(ferrum_device_t *device, const ferrum_expert_we
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_FORMAT,
                            "expert_ffn_create: %s needs either GGUF or GPTQ weights", role->name);
     if (source->gptq) {
-        FERRUM_TRY(load_gptq_role(device, source, role, out_weights, err));
+        FERRUM_TRY(load_gptq_role(device, source, role, tiles, out_weights, err));
     } else {
         FERRUM_CUDA_CHECK_STRUCT(source->gguf, FERRUM_GGUF_WEIGHTS_MIN_SIZE, err);
         FERRUM_TRY(check_role_shape(role, source->gguf->experts, source->gguf->rows,
@@ -102,6 +102,14 @@ static ferrum_status_t check_desc(const ferrum_expert_ffn_desc_t *desc, uint32_t
     return FERRUM_OK;
 }
 
+/** One launch takes gate and up: both in tiles of one kind, or neither in tiles. */
+static bool go_together(const ferrum_gpu_weights_t *gate, const ferrum_gpu_weights_t *up)
+{
+    if (!ferrum_cuda_w4_tiled(gate) && !ferrum_cuda_w4_tiled(up))
+        return true;
+    return gate->layout == up->layout && gate->group_size == up->group_size;
+}
+
 static ferrum_status_t load_ffn(ferrum_expert_ffn_t *ffn, const ferrum_expert_ffn_desc_t *desc,
                                 ferrum_error_t *err)
 {
@@ -110,9 +118,15 @@ static ferrum_status_t load_ffn(ferrum_expert_ffn_t *ffn, const ferrum_expert_ff
     const role_shape_t down = {"down", ffn->local_experts, ffn->hidden, ffn->intermediate};
 
     FERRUM_TRY(activation_from(desc->activation, &ffn->activation, err));
-    FERRUM_TRY(load_role(ffn->device, desc->gate, &gate, &ffn->gate, err));
-    FERRUM_TRY(load_role(ffn->device, desc->up, &up, &ffn->up, err));
-    return load_role(ffn->device, desc->down, &down, &ffn->down, err);
+    FERRUM_TRY(load_role(ffn->device, desc->gate, &gate, true, &ffn->gate, err));
+    FERRUM_TRY(load_role(ffn->device, desc->up, &up, true, &ffn->up, err));
+    if (!go_together(&ffn->gate.gpu, &ffn->up.gpu)) {
+        ferrum_cuda_weights_free(&ffn->gate);
+        ferrum_cuda_weights_free(&ffn->up);
+        FERRUM_TRY(load_role(ffn->device, desc->gate, &gate, false, &ffn->gate, err));
+        FERRUM_TRY(load_role(ffn->device, desc->up, &up, false, &ffn->up, err));
+    }
+    return load_role(ffn->device, desc->down, &down, true, &ffn->down, err);
 }
 
 ferrum_status_t ferrum_cuda_expert_ffn_create(ferrum_device_t *device,
@@ -189,7 +203,10 @@ ferrum_status_t ferrum_cuda_expert_ffn_info(const ferrum_expert_ffn_t *ffn,
     format_name(&ffn->up, up);
     format_name(&ffn->down, down);
     const bool alike = ffn->gate.format == ffn->up.format && ffn->gate.bits == ffn->up.bits;
-    (void)snprintf(info.kernel, sizeof info.kernel, "fma %s%s%s/%s", gate, alike ? "" : "/",
-                   alike ? "" : up, down);
+    (void)snprintf(info.kernel, sizeof info.kernel, "%s %s%s%s/%s",
+                   ferrum_cuda_w4_tiled(&ffn->gate.gpu) && ferrum_cuda_w4_tiled(&ffn->down.gpu)
+                       ? "mma"
+                       : "fma",
+                   gate, alike ? "" : "/", alike ? "" : up, down);
     return ferrum_cuda_fill_struct(__func__, out_info, FERRUM_EXPERT_FFN_INFO_MIN_SIZE, &info, err);
 }

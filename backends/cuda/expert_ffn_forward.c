@@ -10,7 +10,7 @@
 #include "backends/cuda/product.h"
 
 enum {
-    FEW_PAIRS = 16 /* below that tiles would be mostly padding */
+    X_ALIGNMENT = 16 /* rows are copied by so many bytes */
 };
 
 /** Scratch and shape of one call. */
@@ -43,6 +43,9 @@ static ferrum_status_t check_args(ferrum_context_t *ctx, const ferrum_expert_ffn
     if (args->flags & ~(uint32_t)FERRUM_FFN_ACCUMULATE)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_FLAGS,
                            "expert_ffn_forward: unknown flags 0x%x", args->flags);
+    if (ferrum_cuda_w4_tiled(&ffn->gate.gpu) && ferrum_cuda_at(args->x, 0) % X_ALIGNMENT != 0)
+        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_ALIGNMENT,
+                           "expert_ffn_forward: x must lie at a multiple of %d bytes", X_ALIGNMENT);
     return ferrum_cuda_check_pair_count(function, pairs, err);
 }
 
@@ -59,10 +62,9 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, forward_t *forward, ferrum
     FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_DOWN,
                                    ferrum_cuda_mul3(pairs, ffn->hidden, sizeof(float)),
                                    &forward->slots, err));
-    forward->tile_rows = 1;
-    if (pairs <= FEW_PAIRS)
+    forward->tile_rows = ferrum_cuda_pair_tile_rows(&ffn->gate.gpu, pairs, ffn->local_experts);
+    if (forward->tile_rows == 1)
         return FERRUM_OK;
-    forward->tile_rows = pairs / experts > 16 ? 32 : 8;
     const uint64_t sorted_max = pairs + experts * forward->tile_rows;
     if (sorted_max > INT32_MAX)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_OVERFLOW,
@@ -97,11 +99,18 @@ static ferrum_status_t run_plan(ferrum_context_t *ctx, const forward_t *forward,
     return forward->tile_rows == 1 ? FERRUM_OK : ferrum_cuda_plan(ctx, &plan, err);
 }
 
+/** Blocks of 16 and 64 rows are made for tiled weights; the other kernels cut them. */
+static uint32_t tiles_per_block(const ferrum_gpu_weights_t *weights, uint32_t block_rows)
+{
+    return !ferrum_cuda_w4_tiled(weights) && (block_rows == 16 || block_rows == 64) ? 2 : 1;
+}
+
 /** One product over all pairs; the caller sets weights, x, out, top_k and outer. */
 static ferrum_status_t run_product(ferrum_context_t *ctx, const forward_t *forward,
                                    ferrum_product_args_t *product, ferrum_error_t *err)
 {
     const bool planned = forward->tile_rows > 1;
+    const uint32_t parts = tiles_per_block(&product->w, forward->tile_rows);
 
     product->mode = planned ? FERRUM_ROWS_ALIGNED : FERRUM_ROWS_PAIRS;
     product->ids = planned ? forward->sorted : ferrum_cuda_at(forward->args->ids, 0);
@@ -113,8 +122,9 @@ static ferrum_status_t run_product(ferrum_context_t *ctx, const forward_t *forwa
     product->first_expert = forward->ffn->first_expert;
     product->block_size = forward->tile_rows;
     product->ids_count = forward->sorted_max;
-    return ferrum_cuda_product(ctx, product, forward->tile_rows,
-                               planned ? forward->blocks : forward->pairs, 1, err);
+    return ferrum_cuda_product(ctx, product, forward->tile_rows / parts,
+                               planned ? (uint64_t)forward->blocks * parts : forward->pairs, 1,
+                               err);
 }
 
 static ferrum_status_t run_products(ferrum_context_t *ctx, const forward_t *forward,

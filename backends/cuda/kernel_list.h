@@ -23,6 +23,16 @@
     X(experts, product_32, ACT)                                                                    \
     X(experts, gate_up_32, ACT)                                                                    \
     X(experts, dispatch_32, ACT)                                                                   \
+    X(w4, w4_1, ACT)                                                                               \
+    X(w4, w4_gate_up_1, ACT)                                                                       \
+    X(w4, w4_8, ACT)                                                                               \
+    X(w4, w4_gate_up_8, ACT)                                                                       \
+    X(w4, w4_16, ACT)                                                                              \
+    X(w4, w4_gate_up_16, ACT)                                                                      \
+    X(w4, w4_32, ACT)                                                                              \
+    X(w4, w4_gate_up_32, ACT)                                                                      \
+    X(w4, w4_64, ACT)                                                                              \
+    X(w4, w4_gate_up_64, ACT)                                                                      \
     X(route, route, ACT)                                                                           \
     X(plan, plan, ANY)                                                                             \
     X(combine, combine, ACT)                                                                       \

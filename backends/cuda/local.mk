@@ -92,7 +92,8 @@ backends_cuda_cuda_la_SOURCES = \
 	backends/cuda/transfer.c \
 	backends/cuda/weights.h \
 	backends/cuda/weights_gguf.c \
-	backends/cuda/weights_gptq.c
+	backends/cuda/weights_gptq.c \
+	backends/cuda/weights_w4.c
 backends_cuda_cuda_la_LDFLAGS = $(plugin_link_flags)
 EXTRA_backends_cuda_cuda_la_DEPENDENCIES = backends/plugin.map
 endif

@@ -13,6 +13,24 @@ uint32_t ferrum_cuda_tile_rows(uint64_t rows)
     return rows <= 2 ? 1 : rows <= 16 ? 8 : 32;
 }
 
+uint32_t ferrum_cuda_pair_tile_rows(const ferrum_gpu_weights_t *weights, uint64_t pairs,
+                                    uint32_t experts)
+{
+    /* Pairs per expert from which a tile is worth its padding. Single rows win while few experts
+     * are met twice; for the kernels of other layouts, while tiles would be mostly padding. */
+    static const struct {
+        uint32_t pairs, rows;
+    } tiled[] = {{24, 64}, {12, 32}, {5, 16}, {0, 8}}, others[] = {{17, 32}, {0, 8}};
+    const bool w4 = ferrum_cuda_w4_tiled(weights);
+    size_t i = 0;
+
+    if (w4 ? pairs <= 64 && pairs <= experts / 2 + 1 : pairs <= 16)
+        return 1;
+    while (pairs / experts < (w4 ? tiled : others)[i].pairs)
+        i++;
+    return (w4 ? tiled : others)[i].rows;
+}
+
 /** The kernels of one number of rows per tile. */
 typedef struct tile_kernels {
     uint32_t rows;
@@ -50,10 +68,45 @@ static ferrum_cuda_grid_t grid_of(const ferrum_product_args_t *args, uint32_t ti
     };
 }
 
+/** Products over tiled 4-bit weights: the kernels of one number of rows per tile. */
+typedef struct w4_kernels {
+    uint32_t rows;
+    uint32_t outputs; /**< per block */
+    ferrum_cuda_kernel_t product, gate_up;
+} w4_kernels_t;
+
+static ferrum_status_t product_w4(ferrum_context_t *ctx, const ferrum_product_args_t *args,
+                                  uint32_t tile_rows, uint64_t tiles, uint32_t lists,
+                                  ferrum_error_t *err)
+{
+#define TILE(rows, outputs)                                                                        \
+    {                                                                                              \
+        rows, outputs, FERRUM_CUDA_KERNEL_w4_##rows, FERRUM_CUDA_KERNEL_w4_gate_up_##rows          \
+    }
+    static const w4_kernels_t kernels[] = {TILE(1, 16), TILE(8, 64), TILE(16, 64), TILE(32, 64),
+                                           TILE(64, 64)};
+#undef TILE
+    const bool up = args->up.data != 0;
+    size_t i = 0;
+
+    while (kernels[i].rows != tile_rows)
+        i++;
+    const ferrum_cuda_grid_t grid = {
+        .x = tiles,
+        .y = lists,
+        .z = ferrum_cuda_ceil(args->w.n, kernels[i].outputs),
+        .threads = THREADS,
+        .shared_bytes = FERRUM_W4_SHARED_BYTES(tile_rows, up),
+    };
+    return ferrum_cuda_launch(ctx, up ? kernels[i].gate_up : kernels[i].product, grid, args, err);
+}
+
 ferrum_status_t ferrum_cuda_product(ferrum_context_t *ctx, const ferrum_product_args_t *args,
                                     uint32_t tile_rows, uint64_t tiles, uint32_t lists,
                                     ferrum_error_t *err)
 {
+    if (ferrum_cuda_w4_tiled(&args->w))
+        return product_w4(ctx, args, tile_rows, tiles, lists, err);
     const tile_kernels_t *kernels = kernels_of(tile_rows);
 
     return ferrum_cuda_launch(ctx, args->up.data ? kernels->gate_up : kernels->product,

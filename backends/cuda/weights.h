@@ -5,7 +5,8 @@
  *
  * Block formats are kept as in the file. GPTQ codes are brought into the layouts W4 and W8 of
  * kernels/cuda/moe_args.h: along the inputs instead of across them, zeros as what is subtracted,
- * scales in f32. Act-order costs a table: the group of each input, looked up while decoding.
+ * scales in f32. Act-order costs a table: the group of each input, looked up while decoding. The
+ * expert FFN has 4-bit codes in tiles for the matrix units instead, where they fit.
  */
 #ifndef FERRUM_CUDA_WEIGHTS_H
 #define FERRUM_CUDA_WEIGHTS_H
@@ -39,11 +40,24 @@ ferrum_status_t ferrum_cuda_weights_from_gguf(ferrum_device_t *device,
                                               const ferrum_gguf_weights_t *source,
                                               ferrum_cuda_weights_t *out_weights,
                                               ferrum_error_t *err);
-/** Load @p count GPTQ matrices of equal shape; a matrix's own bias is kept. */
+/** Load @p count GPTQ matrices of equal shape; a matrix's own bias is kept. @p tiles: in the tiled
+ *  layout if they fit. */
 ferrum_status_t ferrum_cuda_weights_from_gptq(ferrum_device_t *device,
                                               const ferrum_gptq_t *const *sources, uint32_t count,
-                                              ferrum_cuda_weights_t *out_weights,
+                                              bool tiles, ferrum_cuda_weights_t *out_weights,
                                               ferrum_error_t *err);
+/** Checked matrices can have the tiled layout: 4 bits, inputs in order, scales f16 or bf16, groups
+ * of 32, of a multiple of 64 or of all inputs. */
+bool ferrum_cuda_w4_fits(const ferrum_gptq_t *const *sources, uint32_t count);
+/** Bring them into it; @p weights has its shape. */
+ferrum_status_t ferrum_cuda_w4_load(ferrum_device_t *device, const ferrum_gptq_t *const *sources,
+                                    ferrum_cuda_weights_t *weights, ferrum_error_t *err);
+/** They have it. */
+static inline bool ferrum_cuda_w4_tiled(const ferrum_gpu_weights_t *weights)
+{
+    return weights->layout == FERRUM_LAYOUT_W4_TILES_F16 ||
+           weights->layout == FERRUM_LAYOUT_W4_TILES_BF16;
+}
 /** Copy @p bias f32 [experts, n] (NULL: none) and let products add it. */
 ferrum_status_t ferrum_cuda_weights_set_bias(ferrum_device_t *device,
                                              ferrum_cuda_weights_t *weights, const float *bias,

@@ -309,8 +309,8 @@ static ferrum_status_t load_biases(ferrum_device_t *device, const ferrum_gptq_t 
     return status;
 }
 
-static ferrum_status_t load_all(ferrum_device_t *device, const ferrum_gptq_t *const *sources,
-                                ferrum_cuda_weights_t *weights, ferrum_error_t *err)
+static ferrum_status_t load_rows(ferrum_device_t *device, const ferrum_gptq_t *const *sources,
+                                 ferrum_cuda_weights_t *weights, ferrum_error_t *err)
 {
     const packing_t packing = plan_packing(sources, weights->experts);
 
@@ -331,19 +331,22 @@ static ferrum_status_t load_all(ferrum_device_t *device, const ferrum_gptq_t *co
         .groups = packing.groups,
         .group_size = weights->k / packing.groups,
     };
-    FERRUM_TRY(send_all(device, sources, weights->experts, &packing, weights->memory, err));
-    return load_biases(device, sources, weights, err);
+    return send_all(device, sources, weights->experts, &packing, weights->memory, err);
 }
 
 ferrum_status_t ferrum_cuda_weights_from_gptq(ferrum_device_t *device,
                                               const ferrum_gptq_t *const *sources, uint32_t count,
-                                              ferrum_cuda_weights_t *out_weights,
+                                              bool tiles, ferrum_cuda_weights_t *out_weights,
                                               ferrum_error_t *err)
 {
     ferrum_cuda_weights_t weights;
 
     FERRUM_TRY(check_all(sources, count, &weights, err));
-    const ferrum_status_t status = load_all(device, sources, &weights, err);
+    ferrum_status_t status = tiles && ferrum_cuda_w4_fits(sources, count)
+                                 ? ferrum_cuda_w4_load(device, sources, &weights, err)
+                                 : load_rows(device, sources, &weights, err);
+    if (status == FERRUM_OK)
+        status = load_biases(device, sources, &weights, err);
     if (status != FERRUM_OK) {
         ferrum_cuda_weights_free(&weights);
         return status;

@@ -12,31 +12,8 @@
  * Preconditions: grid (tiles, lists or 1, ceil(n/32)); shared memory as ferrum_cuda_product sizes
  * it.
  */
-#include "kernels/cuda/block.cuh"
+#include "kernels/cuda/tiles.cuh"
 #include "kernels/cuda/weights.cuh"
-
-/** gate and up to what down takes. */
-FERRUM_DEVICE float activate(const ferrum_product_args_t &args, float gate, float up)
-{
-    if (args.activation == 1) { /* clamped SwiGLU, written so that NaN passes */
-        const float g = gate > args.limit ? args.limit : gate;
-        const float high = up > args.limit ? args.limit : up;
-        const float u = high < -args.limit ? -args.limit : high;
-        return gpu::divide(g, 1.0f + gpu::exp(-args.alpha * g)) * (u + 1.0f);
-    }
-    if (args.activation == 2) {
-        const float inner = 0.7978845608028654f * (gate + 0.044715f * gate * gate * gate);
-        return 0.5f * gate * (1.0f + gpu::tanh(inner)) * up;
-    }
-    return gpu::silu(gate) * up;
-}
-
-/** Rows of a tile: a matrix, and where each row is read and written. */
-struct tile_t {
-    uint32_t expert;
-    uint32_t count; /* 0: nothing to do */
-    uint32_t first;
-};
 
 struct alignas(16) vec4_t {
     float v[4];
@@ -48,7 +25,6 @@ template <class T, uint32_t BM, bool UP> struct product {
     static constexpr uint32_t matrices = UP ? 2 : 1;
     static constexpr uint32_t mine = BM < 4 ? 1 : BM / 4; /* rows of x per thread */
     static constexpr uint32_t strips = BM == 1 ? 1 : 4;   /* sums per row and thread */
-    static constexpr uint64_t none = ~uint64_t(0);
     static_assert(BM == 1 || BM % 4 == 0, "four warps");
 
     static FERRUM_DEVICE_MEMBER float *weights(uint32_t matrix)
@@ -65,75 +41,6 @@ template <class T, uint32_t BM, bool UP> struct product {
         return gpu::shared_memory<uint64_t>((matrices * BN + BM) * pitch * sizeof(float));
     }
 
-    static FERRUM_DEVICE_MEMBER uint32_t least(uint32_t a, uint32_t b)
-    {
-        return a < b ? a : b;
-    }
-
-    static FERRUM_DEVICE_MEMBER tile_t find_tile(const ferrum_product_args_t &args,
-                                                 const ferrum_row_dispatch_t &dispatch)
-    {
-        const uint32_t tile = gpu::block_x(), first = tile * BM;
-        const int32_t *experts = static_cast<const int32_t *>(args.experts);
-
-        if (args.mode == FERRUM_ROWS_DENSE)
-            return {0, least(BM, args.rows - first), first};
-        if (args.mode == FERRUM_ROWS_PAIRS) {
-            const int32_t id = static_cast<const int32_t *>(args.ids)[tile];
-            const uint32_t expert = uint32_t(id) - args.first_expert;
-            return {expert, id >= 0 && expert < args.num_experts ? 1u : 0u, tile};
-        }
-        if (args.mode == FERRUM_ROWS_LISTS) {
-            const uint32_t expert = gpu::block_y();
-            const int32_t length = experts[expert];
-            const uint32_t used = length < 0 ? 0 : least(uint32_t(length), args.ids_count);
-            return {expert, first < used ? least(BM, used - first) : 0u, first};
-        }
-        if (args.mode == FERRUM_ROWS_DISPATCHES)
-            return {dispatch.expert, first < dispatch.rows ? least(BM, dispatch.rows - first) : 0u,
-                    first};
-        const uint32_t per_block = (args.block_size + BM - 1) / BM, block = tile / per_block;
-        const uint32_t within = tile % per_block * BM, slot = block * args.block_size + within;
-        const int32_t stated = *static_cast<const int32_t *>(args.total);
-        const uint32_t total = stated < 0 ? 0 : least(uint32_t(stated), args.ids_count);
-        if (slot >= total)
-            return {0, 0, 0};
-        const int32_t expert = experts[block];
-        const bool known = expert >= 0 && uint32_t(expert) < args.num_experts;
-        const uint32_t left = least(args.block_size - within, total - slot);
-        return {uint32_t(expert), known ? least(BM, left) : 0u, slot};
-    }
-
-    static FERRUM_DEVICE_MEMBER void find_places(const ferrum_product_args_t &args,
-                                                 const tile_t &tile,
-                                                 const ferrum_row_dispatch_t &dispatch)
-    {
-        const uint32_t i = gpu::thread_x();
-        const int32_t *ids = static_cast<const int32_t *>(args.ids);
-        uint64_t in = none, out = none;
-
-        if (i >= BM)
-            return;
-        if (i < tile.count) {
-            uint32_t row = tile.first + i;
-            if (args.mode == FERRUM_ROWS_LISTS)
-                row = uint32_t(ids[size_t(tile.expert) * args.ids_count + row]);
-            else if (args.mode == FERRUM_ROWS_ALIGNED)
-                row = uint32_t(ids[row]);
-            if (args.mode == FERRUM_ROWS_DISPATCHES) {
-                in = (uint64_t(dispatch.in_row) + row) * args.w.k;
-                out = (uint64_t(dispatch.out_row) + row) * args.out_stride;
-            } else if (row < args.rows) {
-                out = row * args.out_stride;
-                in = args.mode == FERRUM_ROWS_PAIRS
-                         ? row / args.top_k * args.outer + row % args.top_k * args.inner
-                         : uint64_t(row / args.top_k) * args.w.k;
-            }
-        }
-        places()[i] = in;
-        places()[BM + i] = out;
-    }
-
     /** Element @p i of the rows of x in this step. */
     static FERRUM_DEVICE_MEMBER void load_input(const ferrum_product_args_t &args, uint32_t i,
                                                 uint32_t k0)
@@ -142,8 +49,9 @@ template <class T, uint32_t BM, bool UP> struct product {
         const uint64_t place = places()[i / BK];
 
         inputs()[i / BK * pitch + i % BK] =
-            place != none && k < args.w.k ? gpu::to_f32(static_cast<const T *>(args.x)[place + k])
-                                          : 0.0f;
+            place != gpu::no_place && k < args.w.k
+                ? gpu::to_f32(static_cast<const T *>(args.x)[place + k])
+                : 0.0f;
     }
 
     static FERRUM_DEVICE_MEMBER void load(const ferrum_product_args_t &args, uint32_t expert,
@@ -216,7 +124,7 @@ template <class T, uint32_t BM, bool UP> struct product {
         for (uint32_t i = 0; i < mine; i++) {
             const uint64_t place = places()[BM + (BM == 1 ? 0 : gpu::warp() * mine + i)];
             float value = sum[0][i];
-            if (place == none)
+            if (place == gpu::no_place)
                 continue;
             if (args.w.bias)
                 value += static_cast<const float *>(args.w.bias)[at];
@@ -224,7 +132,7 @@ template <class T, uint32_t BM, bool UP> struct product {
                 float up = sum[matrices - 1][i];
                 if (args.up.bias)
                     up += static_cast<const float *>(args.up.bias)[at];
-                value = activate(args, value, up);
+                value = gpu::activate(args, value, up);
             }
             if (args.out_is_f32)
                 static_cast<float *>(args.out)[place + n] = value;
@@ -236,13 +144,13 @@ template <class T, uint32_t BM, bool UP> struct product {
     static FERRUM_DEVICE_MEMBER void run(const ferrum_product_args_t &args,
                                          const ferrum_row_dispatch_t &dispatch)
     {
-        const tile_t tile = find_tile(args, dispatch);
+        const gpu::tile_t tile = gpu::find_tile<BM>(args, dispatch);
         float sum[matrices][mine][strips] = {};
         float out[matrices][mine];
 
         if (tile.count == 0)
             return;
-        find_places(args, tile, dispatch);
+        gpu::find_places<BM>(args, tile, dispatch, places());
         gpu::barrier();
         for (uint32_t k = 0; k < args.w.k; k += BK) {
             load(args, tile.expert, k);

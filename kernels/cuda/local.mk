@@ -9,11 +9,15 @@ cuda_kernel_sources = \
 	kernels/cuda/plan.cu \
 	kernels/cuda/qkv.cu \
 	kernels/cuda/route.cu \
-	kernels/cuda/rows.cu
+	kernels/cuda/rows.cu \
+	kernels/cuda/w4.cu
 cuda_kernel_headers = \
 	kernels/cuda/args.h \
 	kernels/cuda/block.cuh \
 	kernels/cuda/kv.cuh \
 	kernels/cuda/moe_args.h \
+	kernels/cuda/tiles.cuh \
+	kernels/cuda/w4.cuh \
+	kernels/cuda/w4_stages.cuh \
 	kernels/cuda/weights.cuh
 EXTRA_DIST += $(cuda_kernel_sources) $(cuda_kernel_headers)

@@ -14,165 +14,47 @@
  * or one; grid (tiles, 1, ceil(n/16) or ceil(n/64)); mode PAIRS for w4_1, any but DISPATCHES
  * otherwise; FERRUM_W4_SHARED_BYTES of shared memory.
  */
-#include "kernels/cuda/tiles.cuh"
-#include "kernels/cuda/w4.cuh"
+#include "kernels/cuda/w4_stages.cuh"
 
-template <class T, uint32_t ROWS, bool UP> struct w4_product {
-    static constexpr uint32_t threads = 128, warps = 4, step = 64, stages = FERRUM_W4_STAGES;
-    static constexpr bool alone = ROWS == 1; /* warps share an output tile */
-    static constexpr uint32_t matrices = UP ? 2 : 1;
-    static constexpr uint32_t columns = ROWS < 8 ? 1 : ROWS / 8;  /* B operands beside each other */
-    static constexpr uint32_t sums = matrices * columns * 4;      /* per lane */
-    static constexpr uint32_t team = alone ? 32 : threads;        /* threads that share x */
-    static constexpr uint32_t pieces = ROWS < 16 ? 1 : ROWS / 16; /* of 16 bytes of x, per thread */
-    /* Shared memory: stages of codes, scales and x; sums of the quarters; places of rows. */
-    static constexpr uint32_t tile_bytes = 512, group_bytes = 64;
-    static constexpr uint32_t matrix_bytes = tile_bytes + 2 * group_bytes;
-    static constexpr uint32_t x_bytes = ROWS * step * 2;
-    static constexpr uint32_t x_at = warps * matrices * matrix_bytes;
-    static constexpr uint32_t stage_bytes = x_at + (alone ? warps : 1) * x_bytes;
-    static constexpr uint32_t sums_at = stages * stage_bytes;
-    static constexpr uint32_t places_at = sums_at + sums * threads * 4;
-    static_assert(places_at + 2 * ROWS * 8 == FERRUM_W4_SHARED_BYTES(ROWS, UP), "as launched");
+template <class T, uint32_t ROWS, bool UP> struct w4_product : gpu::w4_stages<T, ROWS, UP> {
+    using stages_t = gpu::w4_stages<T, ROWS, UP>;
+    using stages_t::alone;
+    using stages_t::args;
+    using stages_t::at;
+    using stages_t::columns;
+    using stages_t::group_steps;
+    using stages_t::last;
+    using stages_t::load;
+    using stages_t::matrices;
+    using stages_t::matrix_of;
+    using stages_t::places;
+    using stages_t::scales_of;
+    using stages_t::stages;
+    using stages_t::step;
+    using stages_t::sums;
+    using stages_t::sums_at;
+    using stages_t::threads;
+    using stages_t::tile;
+    using stages_t::tile_row;
+    using stages_t::tile_rows;
+    using stages_t::warps;
+    using stages_t::x_of;
 
     using sums_t = float[matrices][columns][4];
 
-    const ferrum_product_args_t &args;
-    gpu::tile_t tile;
-    uint32_t tile_row, tile_rows; /* of this warp; of a matrix */
-    uint32_t at, last;            /* this warp's steps */
-    uint32_t quarter_left;        /* steps to the end of the quarter */
-    uint32_t group_steps;         /* 0: groups of half a step */
-    uint32_t group_left;          /* steps to the end of the group */
-    /* Of the copies, which run ahead. */
-    const unsigned char *codes[matrices], *scales[matrices];
-    const unsigned char *x[pieces];
-    uint32_t x_end[pieces];
-    uint32_t load_k, load_left, loads; /* input of this thread's piece; to the group's end; steps */
+    uint32_t quarter_left; /* steps to the end of the quarter */
+    uint32_t group_left;   /* steps to the end of the group */
 
-    FERRUM_DEVICE_MEMBER uint64_t *places() const
+    /** Steps of a quarter of the inputs. */
+    FERRUM_DEVICE_MEMBER uint32_t quarter() const
     {
-        return gpu::shared_memory<uint64_t>(places_at);
-    }
-    FERRUM_DEVICE_MEMBER unsigned char *matrix_of(uint32_t stage, uint32_t matrix) const
-    {
-        return gpu::shared_memory<unsigned char>(stage * stage_bytes +
-                                                 (gpu::warp() * matrices + matrix) * matrix_bytes);
-    }
-    FERRUM_DEVICE_MEMBER const uint32_t *scales_of(uint32_t stage, uint32_t matrix,
-                                                   uint32_t group) const
-    {
-        return reinterpret_cast<const uint32_t *>(matrix_of(stage, matrix) + tile_bytes +
-                                                  group * group_bytes) +
-               gpu::lane() / 4;
-    }
-    FERRUM_DEVICE_MEMBER unsigned char *x_of(uint32_t stage) const
-    {
-        return gpu::shared_memory<unsigned char>(stage * stage_bytes + x_at +
-                                                 (alone ? gpu::warp() * x_bytes : 0));
+        return ((args.w.k + step - 1) / step + 3) / 4;
     }
     /** A lane's sums, away from its registers. */
     FERRUM_DEVICE_MEMBER float &total(uint32_t i) const
     {
         return gpu::shared_memory<float>(sums_at)[i * threads + gpu::thread_x()];
     }
-    FERRUM_DEVICE_MEMBER uint32_t team_thread() const
-    {
-        return alone ? gpu::lane() : gpu::thread_x();
-    }
-    FERRUM_DEVICE_MEMBER void team_barrier() const
-    {
-        if constexpr (alone)
-            gpu::warp_barrier(gpu::full_mask);
-        else
-            gpu::barrier();
-    }
-
-    FERRUM_DEVICE_MEMBER void begin_matrix(const ferrum_gpu_weights_t &w, uint32_t matrix,
-                                           uint32_t steps)
-    {
-        const uint64_t row = uint64_t(tile.expert) * tile_rows + tile_row;
-        const uint64_t group = group_steps ? at / group_steps : at * 2;
-
-        codes[matrix] = static_cast<const unsigned char *>(w.data) +
-                        (row * steps + at) * tile_bytes + gpu::lane() * 16;
-        scales[matrix] = static_cast<const unsigned char *>(w.scales) +
-                         (row * w.groups + group) * group_bytes + gpu::lane() * 16;
-    }
-
-    FERRUM_DEVICE_MEMBER void begin()
-    {
-        const uint32_t steps = (args.w.k + step - 1) / step, quarter = (steps + 3) / 4;
-
-        at = alone ? gpu::least(gpu::warp() * quarter, steps) : 0;
-        last = alone ? gpu::least(at + quarter, steps) : steps;
-        quarter_left = quarter;
-        group_steps = args.w.groups == 1 ? steps : args.w.group_size / step;
-        group_left = group_steps ? group_steps - at % group_steps : 1;
-        begin_matrix(args.w, 0, steps);
-        if (UP)
-            begin_matrix(args.up, matrices - 1, steps);
-        load_k = at * step + team_thread() % 8 * 8;
-        load_left = group_left;
-        loads = last - at;
-        FERRUM_UNROLL
-        for (uint32_t i = 0; i < pieces; i++) {
-            const uint32_t row = team_thread() / 8 + i * (threads / 8);
-            const uint64_t place = row < ROWS ? places()[row] : gpu::no_place;
-            x_end[i] = place == gpu::no_place ? 0 : args.w.k;
-            x[i] = reinterpret_cast<const unsigned char *>(
-                static_cast<const T *>(args.x) + (place == gpu::no_place ? 0 : place + load_k));
-        }
-    }
-
-    /** The weights of the next step to be copied. */
-    FERRUM_DEVICE_MEMBER void load_weights(uint32_t stage)
-    {
-        const bool ends = load_left == 1;
-        const uint32_t groups = group_steps ? 1 : 2;
-
-        FERRUM_UNROLL
-        for (uint32_t m = 0; m < matrices; m++) {
-            unsigned char *shared = matrix_of(stage, m) + gpu::lane() * 16;
-            gpu::copy_async<16>(shared, codes[m]);
-            if (gpu::lane() < 4 * groups)
-                gpu::copy_async<16>(shared + tile_bytes, scales[m]);
-            codes[m] += tile_bytes;
-            if (ends)
-                scales[m] += groups * group_bytes;
-        }
-        load_left = ends ? group_steps ? group_steps : 1 : load_left - 1;
-    }
-
-    /** The next step's rows. Blocks of 16 bytes lie crosswise, so that reading a column of B meets
-     *  no bank twice. */
-    FERRUM_DEVICE_MEMBER void load_x(uint32_t stage)
-    {
-        const uint32_t row = team_thread() / 8, block = team_thread() % 8;
-        unsigned char *shared = x_of(stage) + row * step * 2 + (block ^ (row & 7)) * 16;
-
-        FERRUM_UNROLL
-        for (uint32_t i = 0; i < pieces; i++) {
-            if (row < ROWS)
-                gpu::copy_async_zfill<16>(shared + i * (threads / 8) * step * 2, x[i],
-                                          load_k < x_end[i] ? 16 : 0);
-            x[i] += step * 2;
-        }
-        load_k += step;
-    }
-
-    /** Copy the next step, if there is one, into a stage. */
-    FERRUM_DEVICE_MEMBER void load(uint32_t stage)
-    {
-        if (loads > 0) {
-            if (tile_row < tile_rows)
-                load_weights(stage);
-            load_x(stage);
-            loads--;
-        }
-        gpu::copy_async_commit();
-    }
-
     /** B operands of inputs 32*half .. 32*half+31 of a stage. */
     FERRUM_DEVICE_MEMBER void read_x(uint32_t stage, uint32_t half, uint32_t column,
                                      uint32_t (&b)[4]) const
@@ -280,7 +162,7 @@ template <class T, uint32_t ROWS, bool UP> struct w4_product {
             total(i) += sum;
             sum = 0.0f;
         }
-        quarter_left = ((args.w.k + step - 1) / step + 3) / 4;
+        quarter_left = quarter();
     }
 
     FERRUM_DEVICE_MEMBER void multiply_all()
@@ -297,7 +179,7 @@ template <class T, uint32_t ROWS, bool UP> struct w4_product {
         FERRUM_NO_UNROLL
         for (; at < last; at++) {
             gpu::copy_async_wait<stages - 2>();
-            team_barrier();
+            stages_t::team_barrier();
             load(stage == 0 ? stages - 1 : stage - 1);
             if (tile_row < tile_rows)
                 multiply(stage, group_sum, quarter_sum);
@@ -342,7 +224,7 @@ template <class T, uint32_t ROWS, bool UP> struct w4_product {
             static_cast<T *>(args.out)[place + n] = gpu::from_f32<T>(value);
     }
 
-    explicit FERRUM_DEVICE_MEMBER w4_product(const ferrum_product_args_t &args_) : args(args_)
+    explicit FERRUM_DEVICE_MEMBER w4_product(const ferrum_product_args_t &args_) : stages_t(args_)
     {
     }
 
@@ -355,7 +237,9 @@ template <class T, uint32_t ROWS, bool UP> struct w4_product {
         gpu::barrier();
         tile_rows = (args.w.expert_rows + 15) / 16;
         tile_row = alone ? gpu::block_z() : gpu::block_z() * warps + gpu::warp();
-        begin();
+        stages_t::begin();
+        quarter_left = quarter();
+        group_left = stages_t::steps_to_group_end();
         multiply_all();
         if constexpr (alone)
             gpu::barrier();
