@@ -49,6 +49,18 @@ check-threaded: all $(THREADED_TESTS) $(THREADED_NEEDS)
 	$(MAKE) check-TESTS TESTS='$(THREADED_TESTS)'
 EXTRA_DIST += tests/sanitize.sh
 
+# `make coverage` shows the branch coverage of the loader and of the parsers by their own tests.
+COVERAGE_TESTS =
+COVERAGE_NEEDS =
+coverage:
+	+FERRUM_TEST_SRCDIR='$(abs_top_srcdir)' MAKE='$(MAKE)' $(SHELL) \
+		'$(srcdir)/tests/coverage.sh' '$(abs_top_builddir)-coverage'
+run-coverage: $(COVERAGE_TESTS) $(COVERAGE_NEEDS)
+	@$(AM_TESTS_ENVIRONMENT) for test in $(COVERAGE_TESTS); do \
+		./$$test >/dev/null || { echo "$$test failed"; exit 1; }; \
+	done
+EXTRA_DIST += tests/coverage.sh
+
 # Install into a scratch directory and use Ferrum from there, as a stranger would.
 check-installed: all
 	rm -rf tests/installed
@@ -67,12 +79,13 @@ clean-local:
 	rm -rf tests/installed kernels/cuda/.libs
 CLEANFILES += tests/checks/installed.log tests/checks/installed.trs
 
-.PHONY: check-san check-asan check-tsan check-threaded check-installed
+.PHONY: check-san check-asan check-tsan check-threaded check-installed coverage run-coverage
 
 include tests/support/local.mk
 include tests/kernels/local.mk
 include tests/cpu/local.mk
 include tests/model/local.mk
+include tests/swap/local.mk
 include tests/golden/local.mk
 include tests/conformance/local.mk
 include tests/moe/local.mk

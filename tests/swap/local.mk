@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: MIT
+# Exchanging the backend under traffic: 500 swaps here, FERRUM_TEST_SWAPS of them in check-long.
+if HAVE_CHECK
+swap_tests = tests/swap/test_load
+check_PROGRAMS += $(swap_tests)
+TESTS += $(swap_tests)
+THREADED_TESTS += $(swap_tests)
+check_LTLIBRARIES += tests/swap/libswap-test.la
+
+swap_tests_cppflags = $(model_tests_cppflags)
+swap_tests_ldadd = \
+	tests/swap/libswap-test.la \
+	host/swap/libferrum-swap.la \
+	$(model_tests_ldadd) \
+	host/reference/libferrum-reference.la
+tests_swap_libswap_test_la_CPPFLAGS = $(swap_tests_cppflags)
+tests_swap_libswap_test_la_SOURCES = \
+	tests/swap/clients.c tests/swap/clients.h \
+	tests/swap/fixture.c tests/swap/fixture.h \
+	tests/swap/process.c tests/swap/process.h
+
+tests_swap_test_load_CPPFLAGS = $(swap_tests_cppflags)
+tests_swap_test_load_LDADD = $(swap_tests_ldadd)
+endif
