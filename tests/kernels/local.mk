@@ -41,3 +41,5 @@ tests_kernels_bench_kernels_LDADD = kernels/libferrum-kernels.la
 check_PROGRAMS += tests/bench/packed_bench
 tests_bench_packed_bench_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 tests_bench_packed_bench_LDADD = kernels/libferrum-kernels.la
+
+include tests/arm/local.mk
