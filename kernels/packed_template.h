@@ -210,8 +210,9 @@ typedef void unpack_fn(const ferrum_packed_matrix_t *m, ferrum_packed_precision_
 #define PACKED_KINDS(X)                                                                            \
     X(Q4_0)                                                                                        \
     X(Q4_1)                                                                                        \
-    X(Q5_0) X(Q5_1) X(Q8_0) X(IQ4_NL) X(MXFP4) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_XS)   \
-        X(GPTQ4) X(GPTQ8)
+    X(Q5_0)                                                                                        \
+    X(Q5_1) X(Q8_0) X(IQ4_NL) X(MXFP4) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_XS) X(GPTQ4)  \
+        X(GPTQ8)
 #define DEFINE_UNPACK(kind)                                                                        \
     static void unpack_##kind(const ferrum_packed_matrix_t *m,                                     \
                               ferrum_packed_precision_t precision, const uint8_t *panel,           \
