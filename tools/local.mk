@@ -8,6 +8,7 @@ ferrum_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(POPT_CFLAGS)
 ferrum_SOURCES = \
 	tools/ferrum/bench.c \
 	tools/ferrum/bench.h \
+	tools/ferrum/bench_counters.c \
 	tools/ferrum/bench_limits.c \
 	tools/ferrum/bench_peaks.c \
 	tools/ferrum/bench_model.c \

@@ -270,6 +270,18 @@ static void describe(const ferrum_model_t *model, ferrum_model_info_t *out_info)
                    ferrum_moe_path_name(ferrum_moe_scratch_plan(model->moe)->path));
 }
 
+ferrum_status_t ferrum_model_get_stats(const ferrum_model_t *model,
+                                       ferrum_context_stats_t *out_stats, ferrum_error_t *err)
+{
+    if (!model)
+        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_NULL,
+                           "model stats need a model");
+    FERRUM_TRY(ferrum_session_enter(model->session, err));
+    ferrum_status_t status = model->ops->backend->context_stats(model->ctx, out_stats, err);
+    ferrum_session_leave(model->session);
+    return status;
+}
+
 ferrum_status_t ferrum_model_get_info(const ferrum_model_t *model, ferrum_model_info_t *out_info,
                                       ferrum_error_t *err)
 {

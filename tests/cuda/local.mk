@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 # The cuda backend on the emulated driver: what the conformance suite, which knows no backend, cannot ask.
-dist_check_SCRIPTS += tests/cuda/select.sh tests/cuda/cublaslt-abi.sh
-TESTS += tests/cuda/select.sh
+dist_check_SCRIPTS += tests/cuda/races.sh tests/cuda/select.sh tests/cuda/cublaslt-abi.sh
+TESTS += tests/cuda/races.sh tests/cuda/select.sh
+THREADED_TESTS += tests/cuda/races.sh
 if !FERRUM_SANITIZED
 TESTS += tests/cuda/cublaslt-abi.sh
 endif
@@ -19,6 +20,13 @@ cuda_tests = \
 	tests/cuda/test_w4
 check_PROGRAMS += $(cuda_tests)
 TESTS += $(cuda_tests)
+THREADED_NEEDS += tests/cuda/test_moe
+
+# The same with more schedules than there is time for in every build.
+check-cuda-long: all tests/cuda/test_moe tests/cuda_emu/libcuda-emu.la
+	$(AM_TESTS_ENVIRONMENT) FERRUM_TEST_CUDA_SEEDS="$$(seq -s " " 9 100)" \
+		$(SHELL) '$(srcdir)/tests/cuda/races.sh'
+.PHONY: check-cuda-long
 
 cuda_tests_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir) -D_GNU_SOURCE $(CHECK_CFLAGS)
 cuda_tests_ldadd = tests/support/libferrum-test-support.la $(CHECK_LIBS)

@@ -19,6 +19,7 @@ typedef struct moe {
     ferrum_expert_ffn_t *ffn;
     ferrum_stacked_experts_t *stacked[3];
     ferrum_marlin_stack_t *marlin[3];
+    ferrum_linear_t *linear; /**< gate of expert 0 */
     ferrum_buffer_t *logits, *gate, *up, *hidden, *slots;
     ferrum_moe_routing_t routing;
     uint32_t sorted_max;
@@ -47,6 +48,14 @@ static void moe_open(moe_t *moe, const layer_shape_t *shape, uint32_t tokens)
         else
             EXPECT_OK(
                 cuda.ql->load_quant_experts(cuda.device, &layer->gguf[r], &moe->stacked[r], &err));
+    if (shape->gptq) {
+        EXPECT_OK(cuda.ql->load_gptq(cuda.device, layer->list[0][0], &moe->linear, &err));
+    } else {
+        ferrum_gguf_weights_t first = layer->gguf[0];
+        first.experts = 1;
+        first.bytes /= shape->experts;
+        EXPECT_OK(cuda.ql->load_quant(cuda.device, &first, NULL, &moe->linear, &err));
+    }
     call_make(&moe->call, layer, tokens);
     call_fill(&moe->call, layer, 1, -1);
     moe->logits = cuda_ramp((uint64_t)tokens * shape->experts, 0, 0.001f);
@@ -78,6 +87,7 @@ static void moe_close(moe_t *moe)
         cuda.ql->stacked_experts->release(moe->stacked[r]);
         cuda.ql->marlin_stack->release(moe->marlin[r]);
     }
+    cuda.ql->linear->release(moe->linear);
     cuda.mf->expert_ffn_release(moe->ffn);
     call_free(&moe->call);
     layer_free(&moe->layer);
@@ -121,6 +131,16 @@ static void combine(const moe_t *moe)
 
     EXPECT_OK(cuda.mf->weighted_sum_batched(cuda.ctx, moe->slots, c->weights, c->out, c->tokens,
                                             s->top_k, s->hidden, &err));
+}
+
+/** The Linear alone; what the layer gives follows from another path. */
+static void linear(void *arg)
+{
+    const moe_t *moe = arg;
+
+    EXPECT_OK(cuda.ql->linear->forward(cuda.ctx, moe->linear, moe->call.x, 0, moe->gate, 0,
+                                       moe->call.tokens, &err));
+    forward(arg);
 }
 
 /** GGUF stacks: products per pair. */
@@ -204,6 +224,16 @@ enum {
     PATHS = sizeof paths / sizeof paths[0]
 };
 
+static const struct {
+    cuda_step_fn *step;
+    bool gptq;
+    uint32_t top_k;
+} small_paths[] = {{forward, false, 2}, {forward, true, 2}, {stacked, false, 2}, {vllm, true, 2},
+                   {batched, true, 1},  {linear, false, 1}, {linear, true, 1}};
+enum {
+    SMALL_PATHS = sizeof small_paths / sizeof small_paths[0]
+};
+
 /** One path at one number of tokens: cheap in a steady state, right, and a graph of it gives the
  * same bits, from inputs that have changed, too. */
 START_TEST(steady_and_captured)
@@ -228,6 +258,22 @@ START_TEST(steady_and_captured)
         free(eager);
         free(replayed);
     }
+    moe_close(&moe);
+}
+END_TEST
+
+/** Every path at sizes that are cheap enough for a race detector and for many schedules; see
+ * races.sh. Three tokens: no plan; twenty: one. */
+START_TEST(small)
+{
+    const int path = _i / 2;
+    const layer_shape_t shape = {small_paths[path].gptq, 4, 64, 32, small_paths[path].top_k};
+    moe_t moe;
+
+    moe_open(&moe, &shape, _i % 2 ? 20 : 3);
+    small_paths[path].step(&moe);
+    small_paths[path].step(&moe);
+    ck_assert(call_error(&moe.call, &moe.layer) <= BOUND);
     moe_close(&moe);
 }
 END_TEST
@@ -302,5 +348,9 @@ int main(void)
     tcase_add_loop_test(cases, no_hidden_limits, 0, LIMIT_CASES);
     tcase_add_test(cases, refuses_experts_by_number);
     suite_add_tcase(suite, cases);
+    TCase *races = tcase_create("small");
+    tcase_set_timeout(races, 300);
+    tcase_add_loop_test(races, small, 0, 2 * SMALL_PATHS);
+    suite_add_tcase(suite, races);
     return expect_run(suite);
 }

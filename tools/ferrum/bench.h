@@ -102,6 +102,14 @@ void bench_table_begin(bench_table_t *table);
 void bench_table_row(bench_table_t *table, const bench_cell_t *cells, size_t count);
 void bench_table_end(bench_table_t *table);
 
+/** Columns for what a context did: launches, replays, syncs, allocations, copies, memsets. */
+enum {
+    BENCH_COUNTERS = 6
+};
+/** Their cells, as means over @p calls; "-" when @p after was not filled (its head.size is 0). */
+void bench_counters_cells(const ferrum_context_stats_t *before, const ferrum_context_stats_t *after,
+                          double calls, bench_cell_t cells[BENCH_COUNTERS]);
+
 /** Minimum, median and maximum of @p count > 0 values, which are sorted. */
 void bench_spread(double *values, size_t count, double *out_min, double *out_median,
                   double *out_max);

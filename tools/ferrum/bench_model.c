@@ -16,13 +16,29 @@ typedef struct model_flags {
 
 enum {
     MAX_RUNS = 100,
-    COLUMNS = 9
+    COLUMNS = 9 + BENCH_COUNTERS
 };
 
-/* Tokens per second of one run: `batch` requests, a prompt each, then shared decode steps. */
+/* One phase of a run: its speed, and the model's counters before and after. */
+typedef struct phase {
+    double tokens_per_second;
+    ferrum_context_stats_t before, after;
+    double steps;
+} phase_t;
+
+/* head.size is 0 when the backend counts nothing. */
+static ferrum_context_stats_t read_counters(const ferrum_model_t *model)
+{
+    ferrum_context_stats_t stats = {.head = FERRUM_HEAD(ferrum_context_stats_t)};
+    if (ferrum_model_get_stats(model, &stats, NULL) != FERRUM_OK)
+        stats.head.size = 0;
+    return stats;
+}
+
+/* One run: `batch` requests, a prompt each, then shared decode steps. */
 static ferrum_status_t one_run(const model_flags_t *flags, ferrum_model_t *model, uint32_t vocab,
-                               uint32_t *tokens, float *logits, double *out_prefill,
-                               double *out_decode, ferrum_error_t *err)
+                               uint32_t *tokens, float *logits, phase_t phases[2],
+                               ferrum_error_t *err)
 {
     uint32_t batch = (uint32_t)flags->batch, prompt = (uint32_t)flags->prompt;
     uint64_t state = 1;
@@ -32,12 +48,16 @@ static ferrum_status_t one_run(const model_flags_t *flags, ferrum_model_t *model
         return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE, "out of memory");
     for (uint32_t i = 0; i < prompt; i++)
         tokens[i] = (uint32_t)(bench_random(&state) % vocab);
+    phase_t *prefill = &phases[0], *decode = &phases[1];
+    *prefill = (phase_t){.before = read_counters(model), .steps = batch};
+    *decode = (phase_t){.steps = flags->tokens};
     double start = cli_now();
     for (uint32_t i = 0; i < batch && status == FERRUM_OK; i++) {
         ids[i] = i;
         status = ferrum_model_prefill(model, i, tokens, prompt, logits, err);
     }
-    *out_prefill = (double)batch * prompt / (cli_now() - start);
+    prefill->tokens_per_second = (double)batch * prompt / (cli_now() - start);
+    prefill->after = decode->before = read_counters(model);
     start = cli_now();
     for (int step = 0; step < flags->tokens && status == FERRUM_OK; step++) {
         if (cli_interrupted)
@@ -49,21 +69,24 @@ static ferrum_status_t one_run(const model_flags_t *flags, ferrum_model_t *model
         else if (status == FERRUM_OK)
             status = ferrum_model_decode_batch(model, ids, tokens, batch, logits, err);
     }
-    *out_decode = (double)batch * flags->tokens / (cli_now() - start);
+    decode->tokens_per_second = (double)batch * flags->tokens / (cli_now() - start);
+    decode->after = read_counters(model);
     ferrum_model_reset(model);
     free(ids);
     return status;
 }
 
+/* Speeds of all runs; what was counted in the last one. */
 static void print_rows(const model_flags_t *flags, const ferrum_runtime_t *runtime,
-                       const ferrum_model_info_t *info, double *prefill, double *decode)
+                       const ferrum_model_info_t *info, double speeds[2][MAX_RUNS],
+                       const phase_t phases[2])
 {
     bench_table_t table = {.output = flags->table};
     bench_table_begin(&table);
     for (int i = 0; i < 2; i++) {
         double min, median, max;
-        bench_spread(i ? decode : prefill, (size_t)flags->runs, &min, &median, &max);
-        const bench_cell_t cells[COLUMNS] = {
+        bench_spread(speeds[i], (size_t)flags->runs, &min, &median, &max);
+        bench_cell_t cells[COLUMNS] = {
             {"model", flags->model, 0, 0},
             {"backend", ferrum_module_name(ferrum_runtime_module(runtime)), 0, 0},
             {"threads", NULL, ferrum_runtime_threads(runtime), 0},
@@ -74,6 +97,8 @@ static void print_rows(const model_flags_t *flags, const ferrum_runtime_t *runti
             {"tokens_per_second", NULL, median, 2},
             {"best", NULL, max, 2},
         };
+        bench_counters_cells(&phases[i].before, &phases[i].after, phases[i].steps,
+                             cells + COLUMNS - BENCH_COUNTERS);
         bench_table_row(&table, cells, COLUMNS);
     }
     bench_table_end(&table);
@@ -85,7 +110,8 @@ static int run(const model_flags_t *flags)
     ferrum_model_t *model;
     ferrum_error_t err = FERRUM_ERROR_INIT;
     ferrum_model_info_t info = {.head = FERRUM_HEAD(ferrum_model_info_t)};
-    double prefill[MAX_RUNS], decode[MAX_RUNS];
+    double speeds[2][MAX_RUNS];
+    phase_t phases[2];
     uint32_t capacity = (uint32_t)(flags->prompt + flags->tokens + 1);
     int rc = cli_open_model(flags->model, capacity, (uint32_t)flags->batch, &runtime, &model);
     if (rc != CLI_OK)
@@ -101,11 +127,12 @@ static int run(const model_flags_t *flags)
             status = ferrum_fail(&err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE, "out of memory");
     }
     for (int i = -1; i < flags->runs && status == FERRUM_OK; i++) { /* -1 warms up */
-        int at = i < 0 ? 0 : i;
-        status = one_run(flags, model, info.vocab, tokens, logits, &prefill[at], &decode[at], &err);
+        status = one_run(flags, model, info.vocab, tokens, logits, phases, &err);
+        for (int p = 0; p < 2; p++)
+            speeds[p][i < 0 ? 0 : i] = phases[p].tokens_per_second;
     }
     if (status == FERRUM_OK)
-        print_rows(flags, runtime, &info, prefill, decode);
+        print_rows(flags, runtime, &info, speeds, phases);
     rc = status == FERRUM_OK ? cli_finish_output() : cli_fail(&err, status, CLI_FAILED);
     free(logits);
     free(tokens);

@@ -16,7 +16,7 @@ enum {
     MIN_RUNS = 5,
     MAX_RUNS = 4096,
     ROUTED_TOKENS = 2048, /* routings for so many tokens in all, one per layer at least */
-    COLUMNS = 16
+    COLUMNS = 16 + BENCH_COUNTERS
 };
 
 typedef struct moe_flags {
@@ -48,6 +48,7 @@ typedef struct moe_result {
     size_t runs;
     double bytes, ops; /* of one call: weights read, multiplies and adds */
     double error;
+    ferrum_context_stats_t before, after; /* of the timed calls */
 } moe_result_t;
 
 static bool parse_list(const char *text, uint32_t *out_list, size_t *out_count)
@@ -175,6 +176,8 @@ static void print_row(moe_bench_t *bench, uint32_t tokens, uint32_t threads,
         {"rel_error", flags->no_error ? "-" : NULL, result->error, -1},
         {"backend", ferrum_module_name(ferrum_runtime_module(bench->runtime)), 0, 0},
     };
+    bench_counters_cells(&result->before, &result->after, (double)result->runs,
+                         cells + COLUMNS - BENCH_COUNTERS);
     bench_table_row(&bench->table, cells, COLUMNS);
 }
 
@@ -195,6 +198,17 @@ static void make_inputs(moe_bench_t *bench, uint32_t tokens, moe_result_t *resul
     for (size_t i = 0; i < (size_t)tokens * (size_t)flags->hidden; i++)
         bench->x[i] = bench_uniform(&state);
     result->ops = 6.0 * flags->hidden * flags->intermediate * tokens * flags->top_k;
+}
+
+/* The counters of a session's context; head.size is 0 when the backend has none. */
+static ferrum_context_stats_t read_counters(const ferrum_session_t *session)
+{
+    const ferrum_module_t *module = ferrum_runtime_module(ferrum_session_runtime(session));
+    ferrum_context_stats_t stats = {.head = FERRUM_HEAD(ferrum_context_stats_t)};
+    if (ferrum_module_backend(module)->context_stats(ferrum_session_context(session), &stats,
+                                                     NULL) != FERRUM_OK)
+        stats.head.size = 0;
+    return stats;
 }
 
 static ferrum_status_t measure_error(moe_bench_t *bench, ferrum_session_t *session, uint32_t tokens,
@@ -225,6 +239,7 @@ static int measure(moe_bench_t *bench, ferrum_session_t *session, uint32_t token
         status = measure_error(bench, session, tokens, &result.error, &err);
     for (size_t i = 0; status == FERRUM_OK && i < (size_t)flags->layers; i++)
         status = forward(bench, session, i, tokens, &err);
+    result.before = read_counters(session);
     double begin = cli_now();
     while (status == FERRUM_OK && result.runs < MAX_RUNS && !cli_interrupted &&
            (result.runs < MIN_RUNS || cli_now() - begin < flags->seconds)) {
@@ -236,6 +251,7 @@ static int measure(moe_bench_t *bench, ferrum_session_t *session, uint32_t token
         return cli_fail(&err, status, CLI_FAILED);
     if (cli_interrupted)
         return cli_error(CLI_INTERRUPTED, "interrupted");
+    result.after = read_counters(session);
     bench_spread(micros, result.runs, &result.us_min, &result.us_median, &result.us_max);
     *out_result = result;
     return CLI_OK;

@@ -19,13 +19,15 @@ static const char *resolution_name(ferrum_resolution_t how)
     }
 }
 
-/* Opened device 0 of a module, when it has one. */
-static ferrum_status_t device_facts(ferrum_module_t *module, ferrum_device_info_t *out_info,
-                                    ferrum_error_t *err)
+/* Facts of one device of a module, which is opened for that. */
+static ferrum_status_t device_facts(ferrum_module_t *module, uint32_t ordinal,
+                                    ferrum_device_info_t *out_info, ferrum_error_t *err)
 {
     const ferrum_backend_ops_t *ops = ferrum_module_backend(module);
+    const ferrum_device_options_t options = {.head = FERRUM_HEAD(ferrum_device_options_t),
+                                             .ordinal = ordinal};
     ferrum_device_t *device;
-    ferrum_status_t status = ops->device_open(ferrum_module_host(module), NULL, &device, err);
+    ferrum_status_t status = ops->device_open(ferrum_module_host(module), &options, &device, err);
     if (status != FERRUM_OK)
         return status;
     memset(out_info, 0, sizeof *out_info);
@@ -40,7 +42,7 @@ static json_t *candidate_json(const ferrum_candidate_t *found)
     json_t *object = json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:[i,i], s:b, s:i}", "name", found->name, "path",
         found->path, "version", found->version, "description", found->description, "license",
-        found->license, "summary", found->summary, "score", found->score, "devices",
+        found->license, "summary", found->summary, "score", found->score, "device_count",
         (int)found->device_count, "abi_minor", (int)found->abi_minor, (int)found->abi_minor_min,
         "pinned", (int)found->pinned, "status", found->status);
     if (object != NULL && found->status != FERRUM_OK)
@@ -116,7 +118,36 @@ static json_t *ops_json(const ferrum_module_t *module)
     return tables;
 }
 
-/* One plugin, opened again to look at its device and tables. */
+static json_t *device_json(const ferrum_device_info_t *info)
+{
+    return json_pack("{s:I, s:s, s:s, s:s, s:I, s:I}", "ordinal", (json_int_t)info->ordinal, "name",
+                     info->name, "detail", info->detail, "activation_dtype",
+                     ferrum_dtype_name(info->activation_dtype), "memory_total_bytes",
+                     (json_int_t)info->memory_total_bytes, "memory_free_bytes",
+                     (json_int_t)info->memory_free_bytes);
+}
+
+/* Every device of a module; @p list is NULL for text. */
+static void describe_devices(ferrum_module_t *module, uint32_t count, json_t *list)
+{
+    for (uint32_t ordinal = 0; ordinal < count; ordinal++) {
+        ferrum_error_t err = FERRUM_ERROR_INIT;
+        ferrum_device_info_t info;
+        const ferrum_status_t status = device_facts(module, ordinal, &info, &err);
+        if (status != FERRUM_OK && !list)
+            printf("  device %u none: %s\n", ordinal, err.message);
+        if (status != FERRUM_OK)
+            continue;
+        if (list)
+            json_array_append_new(list, device_json(&info));
+        else
+            print_device(&info);
+        if (info.ordinal != ordinal)
+            return; /* an option picks one device */
+    }
+}
+
+/* One plugin, opened again to look at its devices and tables. */
 static void describe(ferrum_loader_t *loader, const ferrum_candidate_t *found, bool each,
                      json_t *plugins)
 {
@@ -127,22 +158,12 @@ static void describe(ferrum_loader_t *loader, const ferrum_candidate_t *found, b
     ferrum_error_t err = FERRUM_ERROR_INIT;
     if (found->status == FERRUM_OK &&
         ferrum_loader_open(loader, found->path, &module, &err) == FERRUM_OK) {
-        ferrum_device_info_t info;
-        ferrum_status_t status = device_facts(module, &info, &err);
+        json_t *devices = object ? json_array() : NULL;
+        describe_devices(module, found->device_count, devices);
         if (object != NULL) {
+            json_object_set_new(object, "devices", devices);
             json_object_set_new(object, "operations", ops_json(module));
-            if (status == FERRUM_OK)
-                json_object_set_new(
-                    object, "device",
-                    json_pack("{s:s, s:s, s:s, s:I, s:I}", "name", info.name, "detail", info.detail,
-                              "activation_dtype", ferrum_dtype_name(info.activation_dtype),
-                              "memory_total_bytes", (json_int_t)info.memory_total_bytes,
-                              "memory_free_bytes", (json_int_t)info.memory_free_bytes));
         } else {
-            if (status == FERRUM_OK)
-                print_device(&info);
-            else
-                printf("  device   none: %s\n", err.message);
             print_ops(module, each);
         }
         ferrum_module_release(module, NULL);

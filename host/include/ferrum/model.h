@@ -80,6 +80,11 @@ FERRUM_API void ferrum_model_free(ferrum_model_t *model);
 FERRUM_API ferrum_status_t ferrum_model_get_info(const ferrum_model_t *model,
                                                  ferrum_model_info_t *out_info,
                                                  ferrum_error_t *err);
+/** Counters of the context that runs the model, since the model was opened or its backend swapped;
+ *  head of @p out_stats is set by the caller. UNSUPPORTED when the backend counts nothing. */
+FERRUM_API ferrum_status_t ferrum_model_get_stats(const ferrum_model_t *model,
+                                                  ferrum_context_stats_t *out_stats,
+                                                  ferrum_error_t *err);
 /** Whether @p token ends a generation (eos and the like). */
 FERRUM_API int ferrum_model_is_end(const ferrum_model_t *model, uint32_t token);
 

@@ -1,0 +1,23 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# The MoE kernels at small sizes, copies landing early, late and at random, threads and streams in
+# eight random orders. Under ThreadSanitizer a missing barrier is a race where copies land early;
+# without it, wrong numbers under some schedule. FERRUM_TEST_CUDA_SEEDS lists other seeds.
+set -u
+test=$FERRUM_TEST_BUILDDIR/tests/cuda/test_moe
+[ -x "$test" ] || { echo "skipped: this build has no cuda backend (nvcc) or no emulated driver (g++)"; exit 77; }
+CK_RUN_CASE=small
+export CK_RUN_CASE
+
+run() # options of the emulated driver
+{
+    echo "+ $*"
+    # shellcheck disable=SC2048 # a list of assignments
+    env $* "$test" || exit 1
+}
+
+run FERRUM_TEST_CUDA_EMU_COPIES=eager
+run FERRUM_TEST_CUDA_EMU_COPIES=lazy
+for seed in ${FERRUM_TEST_CUDA_SEEDS-1 2 3 4 5 6 7 8}; do
+    run FERRUM_TEST_CUDA_EMU_COPIES=random "FERRUM_TEST_CUDA_EMU_SEED=$seed"
+done
