@@ -135,6 +135,8 @@ typedef struct ferrum_packed_matrix {
     size_t panel_stride;        /**< from panel to panel: panel_bytes, or more when the panels of
                                      several matrices are interleaved */
     const uint8_t *panels;
+    const uint8_t *next; /**< a hint: panels that the caller multiplies after those of this call,
+                              panel_stride apart; NULL: none */
 } ferrum_packed_matrix_t;
 
 /** Traits of a kind; NULL for NONE. */

@@ -49,12 +49,6 @@ static const uint8_t *panel_at(const ferrum_cpu_matrix_t *matrix, uint32_t panel
     return matrix->packed.panels + panel * matrix->packed.panel_stride;
 }
 
-static void prefetch(const uint8_t *from)
-{
-    for (size_t at = 0; at < PREFETCH_BYTES; at += LINE)
-        __builtin_prefetch(from + at, 0, 3);
-}
-
 static void quantise(const forward_t *f, const inputs_t *in, uint32_t expert, const float *x,
                      uint64_t row)
 {
@@ -82,20 +76,23 @@ static void quantise_input(void *arg, uint64_t item, uint32_t thread)
     }
 }
 
+/** @p next: panels that follow, for the kernel to ask for in time. */
 static void product(const forward_t *f, const ferrum_packed_matrix_t *matrix, const inputs_t *in,
-                    const ferrum_cpu_ffn_block_t *block, uint32_t row, uint32_t rows, float *y,
-                    size_t ldy)
+                    const ferrum_cpu_ffn_block_t *block, uint32_t row, uint32_t rows,
+                    const uint8_t *next, float *y, size_t ldy)
 {
     const uint8_t *x = in->by_token ? in->rows : in->rows + block->row * in->row_bytes;
     const uint32_t *x_rows = in->by_token ? f->tokens + block->row : NULL;
+    ferrum_packed_matrix_t hinted = *matrix;
 
-    f->ctx->device->packed->product(matrix, f->ffn->gate.precision, row, rows, x, in->row_bytes,
+    hinted.next = next;
+    f->ctx->device->packed->product(&hinted, f->ffn->gate.precision, row, rows, x, in->row_bytes,
                                     x_rows, block->rows, y, ldy);
 }
 
 /** Outputs of one gate panel and its up panel: gate_t and up_t in a row of the tile. */
 static void pair_product(const forward_t *f, const ferrum_cpu_ffn_block_t *block, uint32_t panel,
-                         float *tile)
+                         const uint8_t *next, float *tile)
 {
     const ferrum_cpu_matrix_t *gate = &f->gate.matrices[block->expert];
     const ferrum_cpu_matrix_t *up = &f->up.matrices[block->expert];
@@ -105,10 +102,11 @@ static void pair_product(const forward_t *f, const ferrum_cpu_ffn_block_t *block
         ferrum_packed_matrix_t both = gate->packed;
         both.n *= 2;
         both.panel_stride = both.panel_bytes;
-        product(f, &both, &f->gate, block, 2 * panel * ROWS, 2 * ROWS, tile, 2 * ROWS);
+        product(f, &both, &f->gate, block, 2 * panel * ROWS, 2 * ROWS, next, tile, 2 * ROWS);
     } else {
-        product(f, &gate->packed, &f->gate, block, panel * ROWS, ROWS, tile, 2 * ROWS);
-        product(f, &up->packed, &f->up, block, panel * ROWS, ROWS, tile + ROWS, 2 * ROWS);
+        product(f, &gate->packed, &f->gate, block, panel * ROWS, ROWS, panel_at(up, panel), tile,
+                2 * ROWS);
+        product(f, &up->packed, &f->up, block, panel * ROWS, ROWS, next, tile + ROWS, 2 * ROWS);
     }
 }
 
@@ -141,9 +139,9 @@ static void gate_up_unit(const forward_t *f, const ferrum_cpu_ffn_unit_t *unit, 
 
     for (uint32_t panel = unit->panel; panel < unit->panel + unit->panels; panel++) {
         float *out = f->hidden + block->row * intermediate + (size_t)panel * ROWS;
-        if (next && panel + 1 == unit->panel + unit->panels)
-            prefetch(next);
-        pair_product(f, block, panel, tile);
+        const bool last = panel + 1 == unit->panel + unit->panels;
+        pair_product(f, block, panel,
+                     last ? next : panel_at(&f->gate.matrices[block->expert], panel + 1), tile);
         split_tile(f, block, panel, tile, gate, up);
         ferrum_cpu_activate(ferrum_cpu_vector(f->ctx), &f->ffn->activation, gate, up, gate,
                             (size_t)block->rows * ROWS);
@@ -187,16 +185,10 @@ static void down_block(const forward_t *f, const ferrum_cpu_ffn_unit_t *unit, ui
 {
     const ferrum_cpu_ffn_block_t *block = &f->plan.blocks[index];
     const ferrum_cpu_matrix_t *matrix = &f->down.matrices[block->expert];
-    const uint32_t columns = unit->panels * ROWS, last = columns > 2 * ROWS ? 2 * ROWS : columns;
+    const uint32_t columns = unit->panels * ROWS, row = unit->panel * ROWS;
     float *out = slots_at(f, unit->panel) + (size_t)block->row * columns;
-    const uint32_t row = unit->panel * ROWS;
 
-    if (columns > last)
-        product(f, &matrix->packed, &f->down, block, row, columns - last, out, columns);
-    if (next)
-        prefetch(next);
-    product(f, &matrix->packed, &f->down, block, row + columns - last, last, out + columns - last,
-            columns);
+    product(f, &matrix->packed, &f->down, block, row, columns, next, out, columns);
     if (matrix->bias)
         for (uint32_t t = 0; t < block->rows; t++)
             ferrum_cpu_vector(f->ctx)->add(out + (size_t)t * columns, matrix->bias + row, columns);
@@ -240,8 +232,6 @@ static void run_forward(void *arg, uint32_t thread, uint32_t width)
     const ferrum_cpu_ffn_unit_t *unit = ferrum_cpu_ffn_take(&f->plan.gate_up);
     const ferrum_cpu_ffn_unit_t *down = NULL;
 
-    if (unit)
-        prefetch(first_bytes(f, &f->gate, unit));
     ferrum_cpu_drain(&f->quantise_queue, quantise_input, f, thread);
     ferrum_cpu_barrier(f->ctx, thread);
     while (unit) {

@@ -243,8 +243,9 @@ static void multiply_block(const call_t *call, uint32_t block, uint32_t panels, 
     tile->y = y;
 }
 
-/** Rows of one or two panels, from the first panel's lane 0 on. */
-static void multiply_panels(const call_t *call, uint32_t first, uint32_t panels, tile_t *tile)
+/** Rows of one or two panels, from the first panel's lane 0 on; @p ahead: the panels after them. */
+static void multiply_panels(const call_t *call, uint32_t first, uint32_t panels,
+                            const uint8_t *ahead, tile_t *tile)
 {
     const ferrum_packed_matrix_t *m = call->matrix;
     const uint8_t *panel = m->panels + first * m->panel_stride;
@@ -258,7 +259,8 @@ static void multiply_panels(const call_t *call, uint32_t first, uint32_t panels,
         tile->minima = call->traits->minima ? tile->groups * (call->traits->halves ? 2 : 1) : 0;
         tile->first = block == 0;
         for (uint32_t p = 0; p < panels; p++)
-            unpack(m, panel + p * m->panel_stride, block * GROUPS, tile->groups, &unpacked[p]);
+            unpack(m, panel + p * m->panel_stride, ahead ? ahead + p * m->panel_stride : NULL,
+                   block * GROUPS, tile->groups, &unpacked[p]);
         multiply_block(call, block, panels, tile);
     }
 }
@@ -287,7 +289,9 @@ void ferrum_packed_product_avx512vnni(const ferrum_packed_matrix_t *m,
             tile.lanes[p] = lanes_of(panel + p, row, end);
         /* Lanes before `row` are masked, and so is y before its begin. */
         tile.y = y + ((ptrdiff_t)panel * ROWS - (ptrdiff_t)row);
-        multiply_panels(&call, panel, panels, &tile);
+        const uint8_t *ahead =
+            panel + panels < last ? m->panels + (panel + panels) * m->panel_stride : m->next;
+        multiply_panels(&call, panel, panels, ahead, &tile);
         panel += panels;
     }
 }

@@ -16,9 +16,11 @@ typedef struct ferrum_unpacked {
     _Alignas(64) float min[FERRUM_PACKED_HALVES][FERRUM_PANEL_ROWS];
 } ferrum_unpacked_t;
 
-/** Unpack @p groups groups from group number @p first of a row on. */
+/** Unpack @p groups groups from group number @p first of a row on. Meanwhile the same part of the
+ *  panel @p ahead is asked for, if not NULL. */
 typedef void ferrum_unpack_fn(const ferrum_packed_matrix_t *matrix, const uint8_t *panel,
-                              uint32_t first, uint32_t groups, ferrum_unpacked_t *out);
+                              const uint8_t *ahead, uint32_t first, uint32_t groups,
+                              ferrum_unpacked_t *out);
 
 /** Unpackers by kind, FAST and ACCURATE. */
 extern ferrum_unpack_fn *const ferrum_unpack_avx512vnni[FERRUM_PACKED_KINDS][2];

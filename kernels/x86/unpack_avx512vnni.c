@@ -10,8 +10,7 @@
 #include <string.h>
 
 enum {
-    GROUP = FERRUM_PACKED_GROUP,
-    PREFETCH_BYTES = 4096 /* about the latency of memory at the rate of one thread */
+    GROUP = FERRUM_PACKED_GROUP
 };
 
 /** Scales of the groups of a unit, sixteen rows each. Group g (half h) has `d * s` with integer s:
@@ -210,7 +209,17 @@ INLINE void store_group(ferrum_packed_precision_t precision, const factors_t fac
     }
 }
 
-INLINE void unpack_k_block(const uint8_t *u, ferrum_packed_kind_t kind, uint32_t fold,
+/** Ask for eighth @p g of @p bytes: a few lines at a time leave the load units to the rest. To the
+ *  second-level cache, since it is a while until they are read. */
+INLINE void prefetch_eighth(const uint8_t *from, size_t bytes, uint32_t g)
+{
+    const size_t step = (bytes + 8 * VECTOR - 1) / (8 * VECTOR) * VECTOR;
+    for (size_t at = g * step; at < (g + 1) * step && at < bytes; at += VECTOR)
+        _mm_prefetch((const char *)from + at, _MM_HINT_T1);
+}
+
+INLINE void unpack_k_block(const uint8_t *u, const uint8_t *ahead, size_t bytes,
+                           ferrum_packed_kind_t kind, uint32_t fold,
                            ferrum_packed_precision_t precision, ferrum_unpacked_t *out)
 {
     const bool halves = kind != FERRUM_PACKED_Q4_K && kind != FERRUM_PACKED_Q5_K;
@@ -232,6 +241,7 @@ INLINE void unpack_k_block(const uint8_t *u, ferrum_packed_kind_t kind, uint32_t
     UNROLL for (uint32_t g = 0; g < FERRUM_PACKED_GROUPS; g++)
     {
         __m512i code[STEPS];
+        prefetch_eighth(ahead, bytes, g);
         unpack_codes(kind, u, g, _mm512_setzero_si512(), code);
         const factors_t factors[2] = {factors_of(scales.s[halves ? 2 * g : g], offset),
                                       factors_of(scales.s[halves ? 2 * g + 1 : g], offset)};
@@ -239,20 +249,21 @@ INLINE void unpack_k_block(const uint8_t *u, ferrum_packed_kind_t kind, uint32_t
     }
 }
 
-INLINE void unpack_block(const ferrum_packed_matrix_t *m, const uint8_t *panel, uint32_t first,
-                         uint32_t groups, ferrum_packed_kind_t kind, uint32_t fold,
+INLINE void unpack_block(const ferrum_packed_matrix_t *m, const uint8_t *panel,
+                         const uint8_t *ahead, uint32_t first, uint32_t groups,
+                         ferrum_packed_kind_t kind, uint32_t fold,
                          ferrum_packed_precision_t precision, ferrum_unpacked_t *out)
 {
     const bool k_quant = kind >= FERRUM_PACKED_Q2_K && kind <= FERRUM_PACKED_Q6_K;
     const uint32_t per_unit = k_quant || kind == FERRUM_PACKED_IQ4_XS ? 8
                               : fold == 0                             ? m->unit / GROUP
                                                                       : 1;
-    const uint8_t *ahead = panel + first / per_unit * m->unit_bytes + PREFETCH_BYTES;
+    const size_t begin = first / per_unit * m->unit_bytes;
     const size_t bytes = groups * m->unit_bytes / per_unit;
-    for (size_t at = 0; at < bytes; at += VECTOR)
-        _mm_prefetch((const char *)ahead + at, _MM_HINT_T0);
+    /* Without a panel ahead, what is read anyway. */
+    ahead = (ahead ? ahead : panel) + begin;
     if (k_quant) {
-        unpack_k_block(panel + first / 8 * m->unit_bytes, kind, fold, precision, out);
+        unpack_k_block(panel + begin, ahead, bytes, kind, fold, precision, out);
         return;
     }
     if (fold == 0)
@@ -263,6 +274,7 @@ INLINE void unpack_block(const ferrum_packed_matrix_t *m, const uint8_t *panel, 
         const uint32_t j = (first + g) % per_unit;
         __m512 min = _mm512_setzero_ps();
         __m512i zero = _mm512_setzero_si512(), code[STEPS];
+        prefetch_eighth(ahead, bytes, g);
         const __m512 scale = unpack_scale(m, kind, u, j, &min, &zero);
         unpack_codes(kind, u, j, zero, code);
         _mm512_store_ps(out->scale[precision == FERRUM_PACKED_FAST ? g : g / fold], scale);
@@ -272,17 +284,19 @@ INLINE void unpack_block(const ferrum_packed_matrix_t *m, const uint8_t *panel, 
 }
 
 #define DEFINE(kind, fold)                                                                         \
-    static void fast_##kind(const ferrum_packed_matrix_t *m, const uint8_t *panel, uint32_t first, \
-                            uint32_t groups, ferrum_unpacked_t *out)                               \
+    static void fast_##kind(const ferrum_packed_matrix_t *m, const uint8_t *panel,                 \
+                            const uint8_t *ahead, uint32_t first, uint32_t groups,                 \
+                            ferrum_unpacked_t *out)                                                \
     {                                                                                              \
-        unpack_block(m, panel, first, groups, FERRUM_PACKED_##kind, fold, FERRUM_PACKED_FAST,      \
-                     out);                                                                         \
+        unpack_block(m, panel, ahead, first, groups, FERRUM_PACKED_##kind, fold,                   \
+                     FERRUM_PACKED_FAST, out);                                                     \
     }                                                                                              \
     static void accurate_##kind(const ferrum_packed_matrix_t *m, const uint8_t *panel,             \
-                                uint32_t first, uint32_t groups, ferrum_unpacked_t *out)           \
+                                const uint8_t *ahead, uint32_t first, uint32_t groups,             \
+                                ferrum_unpacked_t *out)                                            \
     {                                                                                              \
-        unpack_block(m, panel, first, groups, FERRUM_PACKED_##kind, fold, FERRUM_PACKED_ACCURATE,  \
-                     out);                                                                         \
+        unpack_block(m, panel, ahead, first, groups, FERRUM_PACKED_##kind, fold,                   \
+                     FERRUM_PACKED_ACCURATE, out);                                                 \
     }
 #define ROW(kind, fold) [FERRUM_PACKED_##kind] = {fast_##kind, accurate_##kind},
 /** Kinds with their folds, as in ferrum_packed_traits(). */
