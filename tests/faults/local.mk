@@ -21,9 +21,11 @@ tests_support_libferrum_test_faults_la_LIBADD = \
 
 fault_tests = \
 	tests/faults/test_files \
-	tests/faults/test_plugins
+	tests/faults/test_plugins \
+	tests/faults/test_runtime
 check_PROGRAMS += $(fault_tests)
 TESTS += $(fault_tests)
+COVERAGE_TESTS += tests/faults/test_files tests/faults/test_plugins
 fault_cppflags = $(host_cppflags) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
 
 tests_faults_test_files_CPPFLAGS = $(fault_cppflags)
@@ -37,4 +39,8 @@ tests_faults_test_plugins_LDFLAGS = $(fault_ldflags)
 tests_faults_test_plugins_LDADD = tests/loader/libferrum-loader-test.la \
 	tests/support/libferrum-test-support.la plugin/libferrum-plugin.la \
 	tests/support/libferrum-test-faults.la $(CHECK_LIBS)
+
+tests_faults_test_runtime_CPPFLAGS = $(fault_cppflags)
+tests_faults_test_runtime_LDFLAGS = $(fault_ldflags)
+tests_faults_test_runtime_LDADD = $(model_tests_ldadd) tests/support/libferrum-test-faults.la
 endif

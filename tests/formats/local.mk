@@ -11,6 +11,7 @@ format_tests = \
 
 check_PROGRAMS += $(format_tests)
 TESTS += $(format_tests)
+COVERAGE_TESTS += $(format_tests)
 
 format_tests_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir) $(CHECK_CFLAGS)
 format_tests_ldadd = tests/support/libferrum-test-support.la host/formats/libferrum-formats.la \

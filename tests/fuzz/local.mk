@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
 # Fuzz harnesses. Each is linked with replay.c, which runs it over its committed corpus, or with
 # libFuzzer in the build directory that `make fuzz` configures for that.
-FUZZERS = \
+PARSER_FUZZERS = \
 	tests/fuzz/fuzz_config \
 	tests/fuzz/fuzz_elf \
 	tests/fuzz/fuzz_gguf \
-	tests/fuzz/fuzz_routing \
 	tests/fuzz/fuzz_safetensors \
 	tests/fuzz/fuzz_tokenizer_gguf \
 	tests/fuzz/fuzz_tokenizer_json
+FUZZERS = $(PARSER_FUZZERS) tests/fuzz/fuzz_routing
 
 check_PROGRAMS += $(FUZZERS)
 check_LTLIBRARIES += tests/fuzz/libfuzz.la
@@ -19,6 +19,7 @@ else
 fuzz_main = tests/fuzz/replay.c
 fuzz_ldflags =
 TESTS += $(FUZZERS)
+COVERAGE_TESTS += $(PARSER_FUZZERS)
 endif
 
 fuzz_cppflags = $(host_cppflags)

@@ -60,6 +60,8 @@ loader_tests = \
 
 check_PROGRAMS += $(loader_tests)
 TESTS += $(loader_tests)
+COVERAGE_TESTS += $(loader_tests)
+COVERAGE_NEEDS += $(fixture_plugins)
 THREADED_TESTS += tests/loader/test_reopen
 
 check_LTLIBRARIES += tests/loader/libferrum-loader-test.la

@@ -8,6 +8,7 @@ text_tests = \
 
 check_PROGRAMS += $(text_tests)
 TESTS += $(text_tests)
+COVERAGE_TESTS += $(text_tests)
 check_LTLIBRARIES += tests/text/libtinyvocab.la
 
 text_tests_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
