@@ -92,6 +92,7 @@ include tests/moe/local.mk
 include tests/formats/local.mk
 include tests/text/local.mk
 include tests/loader/local.mk
+include tests/abi/local.mk
 include tests/hostile/local.mk
 include tests/cli/local.mk
 include tests/cuda/local.mk
