@@ -146,6 +146,7 @@ static ferrum_status_t rebuild_all(ferrum_swap_t *swap, bool self_test, ferrum_e
 
 ferrum_status_t ferrum_swap_rebuild(ferrum_swap_t *swap, ferrum_error_t *err)
 {
+    swap->report.step = FERRUM_SWAP_REBUILD;
     FERRUM_TRY(check_first(swap, err));
     return rebuild_all(swap, false, err);
 }

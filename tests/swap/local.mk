@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 # Exchanging the backend under traffic: 500 swaps here, FERRUM_TEST_SWAPS of them in check-long.
 if HAVE_CHECK
-swap_tests = tests/swap/test_load
+swap_tests = \
+	tests/swap/test_load \
+	tests/swap/test_swap
 check_PROGRAMS += $(swap_tests)
 TESTS += $(swap_tests)
 THREADED_TESTS += $(swap_tests)
@@ -21,4 +23,13 @@ tests_swap_libswap_test_la_SOURCES = \
 
 tests_swap_test_load_CPPFLAGS = $(swap_tests_cppflags)
 tests_swap_test_load_LDADD = $(swap_tests_ldadd)
+tests_swap_test_swap_CPPFLAGS = $(swap_tests_cppflags)
+tests_swap_test_swap_LDADD = $(swap_tests_ldadd)
+
+# The cpu plugin with a fault; it maps cpu.so itself.
+check_LTLIBRARIES += tests/swap/shim.la
+tests_swap_shim_la_SOURCES = tests/swap/shim.c
+tests_swap_shim_la_CPPFLAGS = $(AM_CPPFLAGS) \
+	-DSHIM_CPU='"$(abs_top_builddir)/backends/cpu/.libs/cpu.so"'
+tests_swap_shim_la_LDFLAGS = -module -avoid-version -shared $(FERRUM_LINK_FLAGS) -rpath /nowhere
 endif

@@ -21,8 +21,10 @@
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define DEFAULT_SWAPS 50
+#define SANITIZED 1 /* which keeps address ranges for itself */
 #else
 #define DEFAULT_SWAPS 500
+#define SANITIZED 0
 #endif
 
 enum {
@@ -118,13 +120,16 @@ START_TEST(no_call_fails_and_nothing_stays)
 {
     uint32_t swaps = swaps_wanted();
     process_t before = process_look();
-    fixture_open(&fixture, copies[1], NULL);
+    /* prompts in several passes, between which a swap may come; blocks that requests share */
+    const char *const options[] = {"FERRUM_MAX_BATCHED_TOKENS", "5", "FERRUM_PREFIX_CACHE", "1",
+                                   NULL};
+    fixture_open(&fixture, copies[1], options);
     open_clients();
     for (uint32_t i = 0; i < WARM_SWAPS; i++)
         swap_once(i);
     memset(&pauses, 0, sizeof pauses);
-    process_t warm = process_look();
     durations_t quiet = run_clients(0);
+    process_t warm = process_look();
     durations_t loaded = run_clients(swaps);
     process_t after = process_look();
 
@@ -156,7 +161,7 @@ START_TEST(no_call_fails_and_nothing_stays)
     ck_assert_int_eq(after.threads, warm.threads);
     ck_assert_int_eq(after.plugin_mappings, warm.plugin_mappings);
     ck_assert_uint_le(after.heap_bytes, warm.heap_bytes + HEAP_SLACK_BYTES);
-    ck_assert_uint_gt(poisons, swaps / 2);
+    ck_assert(SANITIZED || poisons > swaps / 2);
     fixture_close(&fixture); /* no block of a plugin is left */
     process_lift_poison();
     process_t end = process_look();
