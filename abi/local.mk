@@ -2,6 +2,7 @@
 pkginclude_HEADERS += \
 	abi/ferrum/backend.h \
 	abi/ferrum/host.h \
+	abi/ferrum/limits.h \
 	abi/ferrum/moe_fused.h \
 	abi/ferrum/plugin.h \
 	abi/ferrum/quant_llm.h \

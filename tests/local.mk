@@ -97,5 +97,6 @@ include tests/hostile/local.mk
 include tests/cli/local.mk
 include tests/cuda/local.mk
 include tests/cuda_emu/local.mk
+include tests/gpu/local.mk
 include tests/fuzz/local.mk
 include tests/faults/local.mk

@@ -9,10 +9,12 @@ ferrum_SOURCES = \
 	tools/ferrum/bench.c \
 	tools/ferrum/bench.h \
 	tools/ferrum/bench_counters.c \
+	tools/ferrum/bench_device.c \
 	tools/ferrum/bench_limits.c \
 	tools/ferrum/bench_peaks.c \
 	tools/ferrum/bench_model.c \
 	tools/ferrum/bench_moe.c \
+	tools/ferrum/bench_moe.h \
 	tools/ferrum/bench_weights.c \
 	tools/ferrum/check_plugin.c \
 	tools/ferrum/check_report.c \

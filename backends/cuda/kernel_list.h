@@ -39,6 +39,10 @@
     X(combine, moe_silu_mul, ACT)                                                                  \
     X(gemm, gemm_small, ACT)                                                                       \
     X(gemm, gemm_large, ACT)                                                                       \
+    X(limits, limit_fill, ANY)                                                                     \
+    X(limits, limit_read, ANY)                                                                     \
+    X(limits, limit_multiply, ACT)                                                                 \
+    X(limits, limit_multiply8, ANY)                                                                \
     X(rows, rms_norm, ACT)                                                                         \
     X(rows, axpby, ACT)                                                                            \
     X(rows, add_bias, ACT)                                                                         \

@@ -72,6 +72,8 @@ backends_cuda_cuda_la_SOURCES = \
 	backends/cuda/kv.c \
 	backends/cuda/kv.h \
 	backends/cuda/layout.c \
+	backends/cuda/limits.c \
+	backends/cuda/limits.h \
 	backends/cuda/linear.c \
 	backends/cuda/linear.h \
 	backends/cuda/marlin_stack.c \

@@ -2,6 +2,7 @@
 /* The exported query, the probe, and the tables. */
 #include "backends/cuda/check.h"
 #include "backends/cuda/entries.h"
+#include "backends/cuda/limits.h"
 
 #include <ferrum/plugin.h>
 
@@ -31,6 +32,9 @@ static const ferrum_quant_llm_ops_t quant_llm_ops = {.head = FERRUM_HEAD(ferrum_
                                                      .stacked_experts = &stacked_experts_ops,
                                                      .marlin_stack = &marlin_stack_ops,
                                                      FERRUM_CUDA_QUANT_LLM_ENTRIES(FILL_ENTRY)};
+
+static const ferrum_limits_ops_t limits_ops = {.head = FERRUM_HEAD(ferrum_limits_ops_t),
+                                               .measure = ferrum_cuda_limits_measure};
 
 enum {
     SCORE = 1000 /* any GPU is preferred to the widest CPU kernels */
@@ -77,6 +81,7 @@ static const void *get_interface(const char *id, uint32_t min_version)
         {FERRUM_INTERFACE_BACKEND, &backend_ops},
         {FERRUM_INTERFACE_QUANT_LLM, &quant_llm_ops},
         {FERRUM_INTERFACE_MOE_FUSED, &moe_fused_ops},
+        {FERRUM_INTERFACE_LIMITS, &limits_ops},
     };
 
     if (!id || min_version > FERRUM_ABI_MINOR)

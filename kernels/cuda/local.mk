@@ -6,6 +6,7 @@ cuda_kernel_sources = \
 	kernels/cuda/combine.cu \
 	kernels/cuda/experts.cu \
 	kernels/cuda/gemm.cu \
+	kernels/cuda/limits.cu \
 	kernels/cuda/plan.cu \
 	kernels/cuda/qkv.cu \
 	kernels/cuda/route.cu \
@@ -15,6 +16,7 @@ cuda_kernel_headers = \
 	kernels/cuda/args.h \
 	kernels/cuda/block.cuh \
 	kernels/cuda/kv.cuh \
+	kernels/cuda/limits_args.h \
 	kernels/cuda/moe_args.h \
 	kernels/cuda/tiles.cuh \
 	kernels/cuda/w4.cuh \

@@ -3,7 +3,7 @@
  * `ferrum bench moe`: the routed-expert FFN of one layer on random weights and routing. Calls
  * rotate over several layers, so that decode reads its weights from memory and not from a cache.
  */
-#include "tools/ferrum/bench.h"
+#include "tools/ferrum/bench_moe.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -11,45 +11,9 @@
 #include <string.h>
 
 enum {
-    MAX_LIST = 32,
-    ORACLE_TOKENS = 2,
-    MIN_RUNS = 5,
-    MAX_RUNS = 4096,
     ROUTED_TOKENS = 2048, /* routings for so many tokens in all, one per layer at least */
     COLUMNS = 16 + BENCH_COUNTERS
 };
-
-typedef struct moe_flags {
-    char *format, *tokens, *threads, *output;
-    int hidden, intermediate, experts, top_k, group, layers, no_error, skew, requests;
-    double seconds;
-    uint32_t token_list[MAX_LIST], thread_list[MAX_LIST];
-    size_t token_count, thread_count;
-    bench_output_t table;
-    const bench_format_t *weights;
-} moe_flags_t;
-
-/* The layers of a run and the inputs of one token count. */
-typedef struct moe_bench {
-    const moe_flags_t *flags;
-    ferrum_runtime_t *runtime;
-    bench_layer_t *source;
-    ferrum_moe_layer_t **layer;
-    float *x, *out, *weights;
-    int32_t *ids;    /* [routings, tokens, top_k] */
-    size_t routings; /* of the present token count; call i takes routing i modulo these */
-    double *reference;
-    bench_table_t table;
-} moe_bench_t;
-
-/* What one measurement found. */
-typedef struct moe_result {
-    double us_min, us_median, us_max;
-    size_t runs;
-    double bytes, ops; /* of one call: weights read, multiplies and adds */
-    double error;
-    ferrum_context_stats_t before, after; /* of the timed calls */
-} moe_result_t;
 
 static bool parse_list(const char *text, uint32_t *out_list, size_t *out_count)
 {
@@ -57,7 +21,7 @@ static bool parse_list(const char *text, uint32_t *out_list, size_t *out_count)
     for (const char *at = text; *at != '\0';) {
         char *end;
         unsigned long value = strtoul(at, &end, 10);
-        if (end == at || value == 0 || value > 1u << 20 || *out_count == MAX_LIST ||
+        if (end == at || value == 0 || value > 1u << 20 || *out_count == BENCH_MAX_LIST ||
             (*end != ',' && *end != '\0'))
             return false;
         out_list[(*out_count)++] = (uint32_t)value;
@@ -124,9 +88,7 @@ static double relative_error(const float *out, const double *reference, uint32_t
     return worst;
 }
 
-/* How many routings serve a token count: many for few tokens, as otherwise their experts would stay
- * in a large last-level cache from call to call. */
-static size_t routings_for(const moe_flags_t *flags, uint32_t tokens)
+size_t bench_moe_routings(const moe_flags_t *flags, uint32_t tokens)
 {
     size_t layers = (size_t)flags->layers, rounds = ROUTED_TOKENS / tokens / layers;
     return layers * (rounds > 0 ? rounds : 1);
@@ -181,13 +143,12 @@ static void print_row(moe_bench_t *bench, uint32_t tokens, uint32_t threads,
     bench_table_row(&bench->table, cells, COLUMNS);
 }
 
-/* Routings and activations; fills in bytes and ops. */
-static void make_inputs(moe_bench_t *bench, uint32_t tokens, moe_result_t *result)
+void bench_moe_inputs(moe_bench_t *bench, uint32_t tokens, size_t routings, moe_result_t *result)
 {
     const moe_flags_t *flags = bench->flags;
     uint64_t state = 7 * (uint64_t)tokens + 1;
     size_t pairs = (size_t)tokens * (uint32_t)flags->top_k;
-    bench->routings = routings_for(flags, tokens);
+    bench->routings = routings;
     for (size_t i = 0; i < bench->routings; i++) {
         make_routing(flags, tokens, &state, bench->ids + i * pairs, bench->weights);
         uint32_t distinct =
@@ -211,16 +172,14 @@ static ferrum_context_stats_t read_counters(const ferrum_session_t *session)
     return stats;
 }
 
-static ferrum_status_t measure_error(moe_bench_t *bench, ferrum_session_t *session, uint32_t tokens,
-                                     double *out_error, ferrum_error_t *err)
+ferrum_status_t bench_moe_error(moe_bench_t *bench, uint32_t tokens, double *out_error,
+                                ferrum_error_t *err)
 {
     const moe_flags_t *flags = bench->flags;
-    uint32_t rows = tokens < ORACLE_TOKENS ? tokens : ORACLE_TOKENS;
+    uint32_t rows = tokens < BENCH_ORACLE_TOKENS ? tokens : BENCH_ORACLE_TOKENS;
     ferrum_status_t status =
         ferrum_moe_reference(&bench->source[0].desc, bench->x, bench->ids, bench->weights,
                              bench->reference, rows, (uint32_t)flags->top_k, err);
-    if (status == FERRUM_OK)
-        status = forward(bench, session, 0, tokens, err);
     if (status == FERRUM_OK)
         *out_error = relative_error(bench->out, bench->reference, rows, (uint32_t)flags->hidden);
     return status;
@@ -231,18 +190,20 @@ static int measure(moe_bench_t *bench, ferrum_session_t *session, uint32_t token
 {
     const moe_flags_t *flags = bench->flags;
     ferrum_error_t err = FERRUM_ERROR_INIT;
-    static double micros[MAX_RUNS];
+    static double micros[BENCH_MAX_RUNS];
     moe_result_t result = {0};
-    make_inputs(bench, tokens, &result);
+    bench_moe_inputs(bench, tokens, bench_moe_routings(flags, tokens), &result);
     ferrum_status_t status = FERRUM_OK;
     if (!flags->no_error)
-        status = measure_error(bench, session, tokens, &result.error, &err);
+        status = forward(bench, session, 0, tokens, &err);
+    if (!flags->no_error && status == FERRUM_OK)
+        status = bench_moe_error(bench, tokens, &result.error, &err);
     for (size_t i = 0; status == FERRUM_OK && i < (size_t)flags->layers; i++)
         status = forward(bench, session, i, tokens, &err);
     result.before = read_counters(session);
     double begin = cli_now();
-    while (status == FERRUM_OK && result.runs < MAX_RUNS && !cli_interrupted &&
-           (result.runs < MIN_RUNS || cli_now() - begin < flags->seconds)) {
+    while (status == FERRUM_OK && result.runs < BENCH_MAX_RUNS && !cli_interrupted &&
+           (result.runs < BENCH_MIN_RUNS || cli_now() - begin < flags->seconds)) {
         double start = cli_now();
         status = forward(bench, session, result.runs, tokens, &err);
         micros[result.runs++] = (cli_now() - start) * 1e6;
@@ -271,7 +232,7 @@ static int serve_requests(moe_bench_t *bench, ferrum_session_t *session, bench_m
                           bench_limits_t *limits)
 {
     char line[64];
-    uint32_t list[MAX_LIST];
+    uint32_t list[BENCH_MAX_LIST];
     size_t count;
     puts("ready");
     fflush(stdout);
@@ -384,7 +345,7 @@ static int run(const moe_flags_t *flags)
     size_t most = 0, routed = 0;
     for (size_t i = 0; i < flags->token_count; i++) {
         size_t tokens = flags->token_list[i];
-        size_t here = tokens * routings_for(flags, flags->token_list[i]);
+        size_t here = tokens * bench_moe_routings(flags, flags->token_list[i]);
         most = tokens > most ? tokens : most;
         routed = here > routed ? here : routed;
     }
@@ -398,7 +359,7 @@ static int run(const moe_flags_t *flags)
         .out = malloc(most * width * sizeof(float)),
         .weights = malloc(most * top_k * sizeof(float)),
         .ids = malloc(routed * top_k * sizeof(int32_t)),
-        .reference = malloc(ORACLE_TOKENS * width * sizeof(double)),
+        .reference = malloc(BENCH_ORACLE_TOKENS * width * sizeof(double)),
     };
     int rc;
     if (!bench.source || !bench.layer || !bench.x || !bench.out || !bench.weights || !bench.ids ||
@@ -407,8 +368,9 @@ static int run(const moe_flags_t *flags)
     else
         rc = cli_open_runtime(&bench.runtime);
     if (rc == CLI_OK) {
-        rc = make_layers(&bench);
-        if (rc == CLI_OK)
+        if (bench_moe_on_device(&bench))
+            rc = bench_moe_device(&bench);
+        else if ((rc = make_layers(&bench)) == CLI_OK)
             rc = measure_all(&bench);
         for (size_t i = 0; i < layers; i++) {
             ferrum_moe_layer_free(bench.layer[i]);
@@ -443,8 +405,9 @@ static int check_flags(moe_flags_t *flags)
     if (flags->requests && flags->thread_count != 1)
         return cli_error(CLI_USAGE, "--requests wants one thread count");
     if (flags->hidden <= 0 || flags->intermediate <= 0 || flags->experts <= 0 ||
-        flags->top_k <= 0 || flags->layers <= 0 || flags->group < 0 || flags->hidden > 1 << 20 ||
-        flags->intermediate > 1 << 20 || flags->experts > 1 << 16 || flags->layers > 1 << 12)
+        flags->top_k <= 0 || flags->layers <= 0 || flags->calls <= 0 || flags->group < 0 ||
+        flags->hidden > 1 << 20 || flags->intermediate > 1 << 20 || flags->experts > 1 << 16 ||
+        flags->layers > 1 << 12 || flags->calls > 1 << 16)
         return cli_error(CLI_USAGE, "shapes must be positive and of a sane size");
     if (flags->top_k > flags->experts)
         return cli_error(CLI_USAGE, "--top-k %d exceeds --experts %d", flags->top_k,
@@ -460,6 +423,7 @@ int cli_bench_moe(int argc, const char **argv)
                          .top_k = 8,
                          .group = 128,
                          .layers = 8,
+                         .calls = 64,
                          .seconds = 1.0};
     const struct poptOption table[] = {
         {"format", '\0', POPT_ARG_STRING, &flags.format, 0, "weight format (default q4_k)", "NAME"},
@@ -473,6 +437,7 @@ int cli_bench_moe(int argc, const char **argv)
          "LIST"},
         {"threads", 't', POPT_ARG_STRING, &flags.threads, 0, "thread counts (1)", "LIST"},
         {"layers", '\0', POPT_ARG_INT, &flags.layers, 0, "layers to rotate over (8)", "N"},
+        {"calls", '\0', POPT_ARG_INT, &flags.calls, 0, "most calls in a device's graph (64)", "N"},
         {"seconds", '\0', POPT_ARG_DOUBLE, &flags.seconds, 0, "time per row (1)", "S"},
         {"skew", '\0', POPT_ARG_NONE, &flags.skew, 0, "route all tokens to the same experts", NULL},
         {"requests", '\0', POPT_ARG_NONE, &flags.requests, 0,

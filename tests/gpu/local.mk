@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: MIT
+# What runs on a machine with a GPU: see README.md.
+EXTRA_DIST += \
+	tests/gpu/README.md \
+	tests/gpu/ferrum \
+	tests/gpu/make-bundle.sh \
+	tests/gpu/run.sh
+dist_check_SCRIPTS += tests/gpu/bundle.sh
+if !FERRUM_SANITIZED
+TESTS += tests/gpu/bundle.sh
+endif
+
+gpu-bundle: all
+	@$(MKDIR_P) tests/gpu
+	$(SHELL) '$(srcdir)/tests/gpu/make-bundle.sh' '$(abs_top_builddir)' tests/gpu/ferrum-gpu
+clean-local: clean-gpu-bundle
+clean-gpu-bundle:
+	rm -rf tests/gpu/ferrum-gpu tests/gpu/ferrum-gpu.tar.gz
+.PHONY: gpu-bundle clean-gpu-bundle
