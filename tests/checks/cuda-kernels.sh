@@ -23,8 +23,9 @@ if [ "$bytes" -gt 12582912 ]; then
 fi
 
 # So many registers leave room for three blocks of 128 threads on a multiprocessor. A kernel that
-# needs more, or local memory, is listed here with the reason, as "kernel registers local-bytes".
+# needs more, or local memory, is listed here: name without its dtype, registers, local bytes, reason.
 exceptions='
+ferrum_w4_gate_up_64 240 0 sums of 64 rows for two matrices stay in registers; two blocks fit
 '
 list=$(sed -n 's/^    X([a-z0-9_]*, \([a-z0-9_]*\), \([A-Z]*\)).*/\1 \2/p' \
     "$FERRUM_TEST_SRCDIR/backends/cuda/kernel_list.h" |
@@ -37,7 +38,7 @@ awk -v exceptions="$exceptions" -v list="$list" '
     }
     BEGIN {
         for (n = split(exceptions, line, "\n"); n > 0; n--)
-            if (split(line[n], w, " ") == 3) {
+            if (split(line[n], w, " ") > 3) {
                 registers[w[1]] = w[2]
                 local_bytes[w[1]] = w[3]
             }
@@ -53,6 +54,8 @@ awk -v exceptions="$exceptions" -v list="$list" '
             if ($i == "for")
                 arch = $(i + 1)
         }
+        family = kernel
+        sub(/_b?f16$/, "", family)
         delete wanted[kernel, arch]
         seen++
         next
@@ -66,7 +69,7 @@ awk -v exceptions="$exceptions" -v list="$list" '
     }
     /bytes stack frame/ {
         checked++
-        if ($1 > local_bytes[kernel] + 0)
+        if ($1 > local_bytes[family] + 0)
             complain("uses " $1 " bytes of local memory")
         if ($5 + $9 > 0)
             complain("spills: " $0)
@@ -74,7 +77,7 @@ awk -v exceptions="$exceptions" -v list="$list" '
     / Used [0-9]+ registers/ {
         match($0, /Used [0-9]+/)
         used = substr($0, RSTART + 5, RLENGTH - 5) + 0
-        most = kernel in registers ? registers[kernel] : 168
+        most = family in registers ? registers[family] : 168
         if (used > most)
             complain("uses " used " registers, " most " are the limit")
         if (match($0, /[0-9]+ bytes smem/))

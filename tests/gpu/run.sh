@@ -138,11 +138,11 @@ bench()
     "$ferrum" bench moe -b cuda --format "$1" $shape --tokens $counts --seconds $seconds -o json
 }
 
-# Race and memory checks of one group of the suite, by compute-sanitizer where it is installed.
+# Race and memory checks of a few groups of the suite, by compute-sanitizer where it is installed.
 sanitize()
 {
     "$1" --tool "$2" --error-exitcode 9 --target-processes all \
-        "$ferrum" check-plugin --json --in-process --cycles 1 "$cuda" routing
+        "$ferrum" check-plugin --json --in-process --cycles 1 "$cuda" route plan gptq
 }
 
 if [ "${2-}" = --step ]; then
