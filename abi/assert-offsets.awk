@@ -5,6 +5,7 @@
 
 BEGIN {
     print "/* Made by abi/assert-offsets.awk. */"
+    print "#include <ferrum/limits.h>"
     print "#include <ferrum/moe_fused.h>"
     print "#include <ferrum/plugin.h>"
 }

@@ -13,7 +13,7 @@
 #include <string.h>
 
 enum {
-    COLUMNS = 23
+    COLUMNS = 19 + BENCH_COUNTERS
 };
 
 typedef struct device_bench {
@@ -157,25 +157,19 @@ static ferrum_status_t check_error(device_bench_t *self, double *out_error, ferr
     return bench_moe_error(self->bench, self->tokens, out_error, err);
 }
 
-/* What a pass over all calls makes the context do, once it has its scratch. */
-static ferrum_status_t count_work(device_bench_t *self, ferrum_context_stats_t *out_work,
-                                  ferrum_error_t *err)
+/* What the context counts in a pass over all calls, once it has its scratch. */
+static ferrum_status_t count_work(device_bench_t *self, moe_result_t *result, ferrum_error_t *err)
 {
     const ferrum_backend_ops_t *be = self->backend;
-    ferrum_context_stats_t before = {.head = FERRUM_HEAD(ferrum_context_stats_t)};
-    ferrum_context_stats_t after = before;
 
+    result->before = result->after =
+        (ferrum_context_stats_t){.head = FERRUM_HEAD(ferrum_context_stats_t)};
     FERRUM_TRY(forward(self, self->calls, err));
     FERRUM_TRY(be->context_sync(self->ctx, err));
-    FERRUM_TRY(be->context_stats(self->ctx, &before, err));
+    FERRUM_TRY(be->context_stats(self->ctx, &result->before, err));
     FERRUM_TRY(forward(self, self->calls, err));
-    FERRUM_TRY(be->context_stats(self->ctx, &after, err));
-    FERRUM_TRY(be->context_sync(self->ctx, err));
-    out_work->launches = after.launches - before.launches;
-    out_work->syncs = after.syncs - before.syncs;
-    out_work->allocations = after.allocations - before.allocations;
-    out_work->copies = after.copies - before.copies;
-    return FERRUM_OK;
+    FERRUM_TRY(be->context_stats(self->ctx, &result->after, err));
+    return be->context_sync(self->ctx, err);
 }
 
 static ferrum_status_t replay(device_bench_t *self, const ferrum_graph_key_t *key, double *out_us,
@@ -216,8 +210,7 @@ static ferrum_status_t time_replays(device_bench_t *self, moe_result_t *result, 
     return self->quant->graph_reset(self->ctx, &key, err);
 }
 
-static void print_row(device_bench_t *self, const moe_result_t *result,
-                      const ferrum_context_stats_t *work)
+static void print_row(device_bench_t *self, const moe_result_t *result)
 {
     const ferrum_limits_t *limits = &self->limits;
     double gbps = result->bytes / result->us_median / 1e3;
@@ -226,7 +219,7 @@ static void print_row(device_bench_t *self, const moe_result_t *result,
     double arithmetic = result->ops / limits->act_gops / 1e3;
     double limit = reading > arithmetic ? reading : arithmetic;
     const moe_flags_t *flags = self->bench->flags;
-    const bench_cell_t cells[COLUMNS] = {
+    bench_cell_t cells[COLUMNS] = {
         {"format", flags->weights->name, 0, 0},
         {"activations", ferrum_dtype_name(self->info->activation_dtype), 0, 0},
         {"tokens", NULL, self->tokens, 0},
@@ -244,13 +237,11 @@ static void print_row(device_bench_t *self, const moe_result_t *result,
         {"matrix_fraction", NULL, gops / limits->act_gops, 3},
         {"limit_us", NULL, limit, 2},
         {"times_limit", NULL, result->us_median / limit, 2},
-        {"launches", NULL, (double)work->launches / (double)self->calls, 2},
-        {"allocations", NULL, (double)work->allocations, 0},
-        {"syncs", NULL, (double)work->syncs, 0},
-        {"copies", NULL, (double)work->copies, 0},
         {"rel_error", flags->no_error ? "-" : NULL, result->error, -1},
         {"device", self->info->name, 0, 0},
     };
+    bench_counters_cells(&result->before, &result->after, (double)self->calls,
+                         cells + COLUMNS - BENCH_COUNTERS);
     bench_table_row(&self->bench->table, cells, COLUMNS);
 }
 
@@ -266,7 +257,6 @@ static ferrum_status_t measure(device_bench_t *self, uint32_t tokens, ferrum_err
     const moe_flags_t *flags = self->bench->flags;
     size_t calls = bench_moe_routings(flags, tokens), most = most_calls(flags);
     moe_result_t result = {0};
-    ferrum_context_stats_t work = {.head = FERRUM_HEAD(ferrum_context_stats_t)};
 
     self->tokens = tokens;
     self->calls = calls < most ? calls : most;
@@ -275,14 +265,14 @@ static ferrum_status_t measure(device_bench_t *self, uint32_t tokens, ferrum_err
     if (status == FERRUM_OK && !flags->no_error)
         status = check_error(self, &result.error, err);
     if (status == FERRUM_OK)
-        status = count_work(self, &work, err);
+        status = count_work(self, &result, err);
     if (status == FERRUM_OK)
         status = time_replays(self, &result, err);
     drop_buffers(self);
     if (status == FERRUM_OK && cli_interrupted)
         return ferrum_fail(err, FERRUM_CANCELLED, FERRUM_REASON_NONE, "interrupted");
     if (status == FERRUM_OK)
-        print_row(self, &result, &work);
+        print_row(self, &result);
     return status;
 }
 

@@ -41,7 +41,7 @@ typedef struct moe_result {
     size_t runs;
     double bytes, ops; /**< of one call: weights read, multiplies and adds */
     double error;
-    ferrum_context_stats_t before, after; /**< of the timed calls on the host */
+    ferrum_context_stats_t before, after; /**< of timed calls; on a device, of a pass */
 } moe_result_t;
 
 /** How many routings serve a token count, a multiple of the layers: many for few tokens, as
