@@ -70,6 +70,7 @@ installcheck-local:
 	@$(MKDIR_P) tests/checks
 	$(AM_TESTS_ENVIRONMENT) \
 	bindir='$(DESTDIR)$(bindir)' libdir='$(DESTDIR)$(libdir)' \
+	libexecdir='$(DESTDIR)$(pkglibexecdir)' \
 	PKG_CONFIG_PATH='$(DESTDIR)$(pkgconfigdir)' PKG_CONFIG_SYSROOT_DIR='$(DESTDIR)' \
 	$(SHELL) '$(top_srcdir)/build-aux/test-driver' --test-name tests/checks/installed.sh \
 		--log-file tests/checks/installed.log --trs-file tests/checks/installed.trs -- \
