@@ -36,7 +36,8 @@ EXTRA_DIST += kernels/README.md
 
 if FERRUM_X86
 noinst_LTLIBRARIES += kernels/libferrum-kernels-avx2.la kernels/libferrum-kernels-avxvnni.la \
-	kernels/libferrum-kernels-avx512.la kernels/libferrum-kernels-avx512vnni.la
+	kernels/libferrum-kernels-avx512.la kernels/libferrum-kernels-avx512vnni.la \
+	kernels/libferrum-kernels-amx.la
 
 kernels_libferrum_kernels_avx2_la_CPPFLAGS = $(kernels_cppflags)
 kernels_libferrum_kernels_avx2_la_CFLAGS = $(AM_CFLAGS) -mavx2 -mfma -mf16c
@@ -73,9 +74,9 @@ kernels_libferrum_kernels_avx512_la_SOURCES = \
 	kernels/x86/set_avx512.c \
 	kernels/x86/vector_avx512.c
 
+avx512vnni_cflags = -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mf16c
 kernels_libferrum_kernels_avx512vnni_la_CPPFLAGS = $(kernels_cppflags)
-kernels_libferrum_kernels_avx512vnni_la_CFLAGS = $(AM_CFLAGS) \
-	-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mf16c
+kernels_libferrum_kernels_avx512vnni_la_CFLAGS = $(AM_CFLAGS) $(avx512vnni_cflags)
 kernels_libferrum_kernels_avx512vnni_la_SOURCES = \
 	kernels/x86/packed_avx512vnni.c \
 	kernels/x86/packed_avx512vnni.h \
@@ -84,9 +85,18 @@ kernels_libferrum_kernels_avx512vnni_la_SOURCES = \
 	kernels/x86/unpack_avx512vnni.c \
 	kernels/x86/unpack_codes_avx512.h
 
+kernels_libferrum_kernels_amx_la_CPPFLAGS = $(kernels_cppflags)
+kernels_libferrum_kernels_amx_la_CFLAGS = $(AM_CFLAGS) $(avx512vnni_cflags) \
+	-mamx-tile -mamx-int8
+kernels_libferrum_kernels_amx_la_SOURCES = \
+	kernels/x86/amx_tiles.h \
+	kernels/x86/packed_amx.c \
+	kernels/x86/packed_amx.h \
+	kernels/x86/set_amx.c
+
 kernels_libferrum_kernels_la_CPPFLAGS += -DFERRUM_HAVE_X86
 kernels_libferrum_kernels_la_SOURCES += kernels/x86/cpu_features_x86.c
-kernels_libferrum_kernels_la_LIBADD += \
+kernels_libferrum_kernels_la_LIBADD += kernels/libferrum-kernels-amx.la \
 	kernels/libferrum-kernels-avx512vnni.la kernels/libferrum-kernels-avx512.la \
 	kernels/libferrum-kernels-avxvnni.la kernels/libferrum-kernels-avx2.la
 endif

@@ -5,11 +5,11 @@
 
 const ferrum_kernel_set_t *const ferrum_kernel_sets[] = {
 #ifdef FERRUM_HAVE_X86
-    &ferrum_kernel_set_avx512vnni, &ferrum_kernel_set_avx512,  &ferrum_kernel_set_avxvnni,
-    &ferrum_kernel_set_avx2,
+    &ferrum_kernel_set_amx,     &ferrum_kernel_set_avx512vnni, &ferrum_kernel_set_avx512,
+    &ferrum_kernel_set_avxvnni, &ferrum_kernel_set_avx2,
 #endif
 #ifdef FERRUM_HAVE_ARM
-    &ferrum_kernel_set_i8mm,       &ferrum_kernel_set_dotprod, &ferrum_kernel_set_neon,
+    &ferrum_kernel_set_i8mm,    &ferrum_kernel_set_dotprod,    &ferrum_kernel_set_neon,
 #endif
     &ferrum_kernel_set_scalar,
 };

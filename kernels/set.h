@@ -81,6 +81,7 @@ extern const ferrum_kernel_set_t ferrum_kernel_set_avx2;
 extern const ferrum_kernel_set_t ferrum_kernel_set_avxvnni;
 extern const ferrum_kernel_set_t ferrum_kernel_set_avx512;
 extern const ferrum_kernel_set_t ferrum_kernel_set_avx512vnni;
+extern const ferrum_kernel_set_t ferrum_kernel_set_amx;
 extern const ferrum_kernel_set_t ferrum_kernel_set_neon;
 extern const ferrum_kernel_set_t ferrum_kernel_set_dotprod;
 extern const ferrum_kernel_set_t ferrum_kernel_set_i8mm;

@@ -38,7 +38,7 @@ ferrum_status_t ferrum_cpu_select_features(const ferrum_host_t *host, uint32_t *
     bool known = false;
 
     if (!mask || !*mask) {
-        *out_features = features;
+        *out_features = ferrum_cpu_request_tiles(features);
         return FERRUM_OK;
     }
     for (size_t i = 0; i < ferrum_kernel_set_count; i++) {
@@ -48,7 +48,7 @@ ferrum_status_t ferrum_cpu_select_features(const ferrum_host_t *host, uint32_t *
     }
     if (!known)
         return refuse_mask(mask, err);
-    *out_features = features & allowed;
+    *out_features = ferrum_cpu_request_tiles(features & allowed);
     return FERRUM_OK;
 }
 

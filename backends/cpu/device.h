@@ -17,4 +17,10 @@
 ferrum_status_t ferrum_cpu_select_features(const ferrum_host_t *host, uint32_t *out_features,
                                            ferrum_error_t *err);
 
+/**
+ * @p features without the AMX bits, unless the operating system lets this process use tiles. The
+ * permission is asked for here, once per process for good; kernels cannot ask.
+ */
+uint32_t ferrum_cpu_request_tiles(uint32_t features);
+
 #endif /* FERRUM_CPU_DEVICE_H */

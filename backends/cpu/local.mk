@@ -69,6 +69,7 @@ backends_cpu_libferrum_cpu_la_SOURCES = \
 	backends/cpu/sequences.h \
 	backends/cpu/stacked_experts.c \
 	backends/cpu/supports.c \
+	backends/cpu/tiles.c \
 	backends/cpu/transfer.c
 backends_cpu_libferrum_cpu_la_LIBADD = kernels/libferrum-kernels.la
 

@@ -9,6 +9,7 @@ tests_conformance_goldens_LDADD = tools/kit/libferrum-kit.la libferrum.la \
 CONFORMANCE_TESTS = \
 	tests/conformance/cpu.sh \
 	tests/conformance/cpu-avx2.sh \
+	tests/conformance/cpu-avxvnni.sh \
 	tests/conformance/cpu-scalar.sh \
 	tests/conformance/cuda-emu-bf16.sh \
 	tests/conformance/cuda-emu-random.sh \

@@ -34,6 +34,20 @@ tests_kernels_test_vector_CPPFLAGS = $(kernel_tests_cppflags)
 tests_kernels_test_vector_LDADD = $(kernel_tests_ldadd)
 endif
 
+if FERRUM_X86
+if HAVE_CHECK
+check_LTLIBRARIES += tests/kernels/libamx.la
+tests_kernels_libamx_la_CPPFLAGS = $(kernel_tests_cppflags)
+tests_kernels_libamx_la_CFLAGS = $(AM_CFLAGS) $(avx512vnni_cflags)
+tests_kernels_libamx_la_SOURCES = tests/kernels/amx_emulated.c tests/kernels/amx_emulated.h
+
+check_PROGRAMS += tests/kernels/test_amx
+TESTS += tests/kernels/test_amx
+tests_kernels_test_amx_CPPFLAGS = $(kernel_tests_cppflags)
+tests_kernels_test_amx_LDADD = tests/kernels/libamx.la $(kernel_tests_ldadd)
+endif
+endif
+
 check_PROGRAMS += tests/kernels/bench_kernels
 tests_kernels_bench_kernels_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 tests_kernels_bench_kernels_LDADD = kernels/libferrum-kernels.la

@@ -269,6 +269,50 @@ START_TEST(test_gptq)
 }
 END_TEST
 
+/** More tokens than any implementation takes at a time, from few rows: side by side, and listed. */
+START_TEST(test_many_tokens)
+{
+    enum {
+        MANY = 149
+    };
+    static float reference[TOKENS * N], y[MANY * N];
+    const ferrum_kernel_set_t *set = fixture_set(_i);
+    fixture_rng_t rng = {13};
+    uint32_t list[MANY];
+    if (!set || !set->packed)
+        return;
+    for (size_t f = 0; f < fixture_format_count(); f++) {
+        const ferrum_format_traits_t *traits = fixture_format(f);
+        if (ferrum_packed_kind_of(traits->format) == FERRUM_PACKED_NONE)
+            continue;
+        init_blocks(&problem, &rng, traits, 512, 0);
+        fill_x(&problem, &rng);
+        for (uint32_t t = 0; t < MANY; t++)
+            list[t] = fixture_random(&rng) % TOKENS;
+        for (int p = FERRUM_PACKED_FAST; p <= FERRUM_PACKED_ACCURATE; p++) {
+            size_t stride;
+            uint8_t *x = quantise_all(&problem, set->packed, p, &stride);
+            uint8_t *copies = malloc(stride * MANY);
+            ferrum_packed_ops_scalar.product(&problem.m, p, 0, N, x, stride, NULL, TOKENS,
+                                             reference, N);
+            for (uint32_t t = 0; t < MANY; t++)
+                memcpy(copies + t * stride, x + list[t] * stride, stride);
+            for (int listed = 0; listed < 2; listed++) {
+                set->packed->product(&problem.m, p, 3, N - 4, listed ? x : copies, stride,
+                                     listed ? list : NULL, MANY, y, N);
+                for (uint32_t t = 0; t < MANY; t++)
+                    FIXTURE_REQUIRE(
+                        memcmp(y + t * N, reference + list[t] * N + 3, (N - 4) * sizeof *y) == 0,
+                        "%s precision %d listed %d: token %u differs", problem.name, p, listed, t);
+            }
+            free(copies);
+            free(x);
+        }
+        free_problem(&problem);
+    }
+}
+END_TEST
+
 /** Codes, scales and activations as large as they can be, all of one sign: no sum overflows. */
 START_TEST(test_extremes)
 {
@@ -410,8 +454,8 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {test_blocks,      test_gptq,
-                                  test_extremes,    test_wild_activations,
-                                  test_permutation, test_shapes_that_do_not_fit};
+    const TTest *const tests[] = {
+        test_blocks,           test_gptq,        test_many_tokens,           test_extremes,
+        test_wild_activations, test_permutation, test_shapes_that_do_not_fit};
     return fixture_main("packed", tests, sizeof tests / sizeof tests[0]);
 }
