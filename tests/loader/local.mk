@@ -55,13 +55,14 @@ loader_tests = \
 	tests/loader/test_faults \
 	tests/loader/test_open \
 	tests/loader/test_options \
+	tests/loader/test_probe \
 	tests/loader/test_reopen \
 	tests/loader/test_select
 
 check_PROGRAMS += $(loader_tests)
 TESTS += $(loader_tests)
 COVERAGE_TESTS += $(loader_tests)
-COVERAGE_NEEDS += $(fixture_plugins)
+COVERAGE_NEEDS += $(fixture_plugins) ferrum-probe
 THREADED_TESTS += tests/loader/test_reopen
 
 check_LTLIBRARIES += tests/loader/libferrum-loader-test.la
@@ -83,6 +84,8 @@ tests_loader_test_open_CPPFLAGS = $(loader_tests_cppflags)
 tests_loader_test_open_LDADD = $(loader_tests_ldadd)
 tests_loader_test_options_CPPFLAGS = $(loader_tests_cppflags)
 tests_loader_test_options_LDADD = $(loader_tests_ldadd)
+tests_loader_test_probe_CPPFLAGS = $(loader_tests_cppflags)
+tests_loader_test_probe_LDADD = $(loader_tests_ldadd)
 tests_loader_test_reopen_CPPFLAGS = $(loader_tests_cppflags)
 tests_loader_test_reopen_LDADD = $(loader_tests_ldadd)
 tests_loader_test_select_CPPFLAGS = $(loader_tests_cppflags)
