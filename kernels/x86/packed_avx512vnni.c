@@ -37,6 +37,9 @@ typedef struct tile {
     float *y;
     ptrdiff_t ldy;
     __mmask16 lanes[PANELS];
+    const uint8_t
+        *ahead[PANELS]; /**< what each group asks ahead_step bytes of, ahead_bytes in all */
+    size_t ahead_step, ahead_bytes;
 } tile_t;
 
 INLINE __m512i word(const void *p)
@@ -59,6 +62,16 @@ INLINE void store_cells(const tile_t *tile, int panels, int tokens, __m512 acc[P
 {
     UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++)
         _mm512_mask_storeu_ps(tile->y + t * tile->ldy + p * ROWS, tile->lanes[p], acc[p][t]);
+}
+
+/** Ask for the g-th part of what is multiplied next. To the second-level cache, since it is a while
+ *  until it is read; a few lines per group, since misses share the units of loads. */
+INLINE void prefetch(const tile_t *tile, int panels, uint32_t g)
+{
+    const size_t end = (g + 1) * tile->ahead_step;
+    for (size_t at = g * tile->ahead_step; at < end && at < tile->ahead_bytes; at += VECTOR)
+        UNROLL for (int p = 0; p < panels; p++)
+            _mm_prefetch((const char *)tile->ahead[p] + at, _MM_HINT_T1);
 }
 
 INLINE void load_codes(const tile_t *tile, int panels, size_t at, __m512i w[PANELS])
@@ -85,6 +98,8 @@ INLINE void tile_fast(const tile_t *tile, int panels, int tokens, int halves)
         const uint32_t g = i / (uint32_t)halves;
         const int steps = 8 / halves;
         __m512i sum[PANELS][TOKENS];
+        if (halves == 1 || i % 2 == 0)
+            prefetch(tile, panels, g);
         UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++) sum[p][t] =
             _mm512_set1_epi32(x[t]->start[i]);
         UNROLL for (int s = 0; s < steps; s++)
@@ -128,7 +143,8 @@ INLINE void sum_fold(const tile_t *tile, int panels, int tokens, uint32_t first,
     __m512i part[PANELS][TOKENS][CHAINS];
     UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++)
         UNROLL for (int c = 0; c < chains; c++) part[p][t][c] = _mm512_setzero_si512();
-    for (uint32_t g = first; g < first + tile->fold; g++)
+    for (uint32_t g = first; g < first + tile->fold; g++) {
+        prefetch(tile, panels, g);
         UNROLL for (int s = 0; s < 16; s++)
         {
             const size_t at = g * (size_t)16 + (size_t)s;
@@ -142,6 +158,7 @@ INLINE void sum_fold(const tile_t *tile, int panels, int tokens, uint32_t first,
                     _mm512_dpwssd_epi32(part[p][t][chain], w[p], c);
             }
         }
+    }
     UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++)
     {
         sum[p][t] = part[p][t][0];
@@ -222,8 +239,10 @@ typedef struct call {
     uint32_t tokens;
 } call_t;
 
-/** All tokens with one unpacked block, in tiles of nearly equal size. */
-static void multiply_block(const call_t *call, uint32_t block, uint32_t panels, tile_t *tile)
+/** All tokens with one unpacked block, in tiles of nearly equal size. Each asks for its share of
+ *  the same block, @p ahead_bytes per panel, of the panels after these (NULL: of none). */
+static void multiply_block(const call_t *call, uint32_t block, uint32_t panels,
+                           const uint8_t *ahead, size_t ahead_bytes, tile_t *tile)
 {
     const bool fast = call->precision == FERRUM_PACKED_FAST;
     const int algorithm = !fast                  ? ALGORITHM_ACCURATE
@@ -233,12 +252,19 @@ static void multiply_block(const call_t *call, uint32_t block, uint32_t panels, 
         call->x + block * (fast ? sizeof(ferrum_packed_fast_t) : sizeof(ferrum_packed_accurate_t));
     float *const y = tile->y;
     uint32_t left = (call->tokens + TOKENS - 1) / TOKENS;
+    const size_t share = ahead ? (ahead_bytes / left + VECTOR - 1) / VECTOR * VECTOR : 0;
+    tile->ahead_bytes = share;
+    tile->ahead_step = (share / VECTOR + GROUPS - 1) / GROUPS * VECTOR;
+    for (uint32_t p = 0; p < panels; p++)
+        tile->ahead[p] = ahead ? ahead + p * call->matrix->panel_stride : NULL;
     for (uint32_t t = 0, count; t < call->tokens; t += count, left--) {
         count = (call->tokens - t + left - 1) / left;
         for (uint32_t i = 0; i < count; i++)
             tile->x[i] = x + (call->x_rows ? call->x_rows[t + i] : t + i) * call->x_stride;
         tile->y = y + (ptrdiff_t)t * tile->ldy;
         tiles[algorithm][panels - 1][count - 1](tile);
+        for (uint32_t p = 0; p < panels && ahead; p++)
+            tile->ahead[p] += share;
     }
     tile->y = y;
 }
@@ -251,6 +277,7 @@ static void multiply_panels(const call_t *call, uint32_t first, uint32_t panels,
     const uint8_t *panel = m->panels + first * m->panel_stride;
     ferrum_unpack_fn *unpack =
         ferrum_unpack_avx512vnni[m->kind][call->precision == FERRUM_PACKED_ACCURATE];
+    const size_t block_bytes = m->panel_bytes / ((m->k + BLOCK - 1) / BLOCK);
     ferrum_unpacked_t unpacked[PANELS];
     tile->panel = unpacked;
     for (uint32_t block = 0; block * BLOCK < m->k; block++) {
@@ -259,9 +286,11 @@ static void multiply_panels(const call_t *call, uint32_t first, uint32_t panels,
         tile->minima = call->traits->minima ? tile->groups * (call->traits->halves ? 2 : 1) : 0;
         tile->first = block == 0;
         for (uint32_t p = 0; p < panels; p++)
-            unpack(m, panel + p * m->panel_stride, ahead ? ahead + p * m->panel_stride : NULL,
-                   block * GROUPS, tile->groups, &unpacked[p]);
-        multiply_block(call, block, panels, tile);
+            unpack(m, panel + p * m->panel_stride, NULL, block * GROUPS, tile->groups,
+                   &unpacked[p]);
+        /* By bytes, not units: groups of GPTQ may be longer than a block. */
+        const size_t from = block * block_bytes;
+        multiply_block(call, block, panels, ahead ? ahead + from : NULL, block_bytes, tile);
     }
 }
 
