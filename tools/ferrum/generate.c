@@ -4,6 +4,7 @@
 #include "tools/ferrum/cli.h"
 
 #include <errno.h>
+#include <ferrum/swap.h>
 #include <ferrum/util.h>
 #include <jansson.h>
 #include <math.h>
@@ -16,7 +17,25 @@ typedef struct generate_flags {
     int tokens, top_k, window, json, no_echo, ignore_end, special, capacity;
     long long seed;
     float temperature, top_p, min_p, penalty;
+    const char **swap_after; /* numbers of tokens as they were written, NULL at the end; or NULL */
 } generate_flags_t;
+
+/* One --swap-at. */
+typedef struct planned_swap {
+    unsigned long after;
+    const char *backend;
+    bool done;
+} planned_swap_t;
+
+/* All of them, in the order in which they were given. */
+typedef struct swap_plan {
+    ferrum_runtime_t *runtime;
+    planned_swap_t *swaps;
+    size_t count;
+    ferrum_status_t status; /* of the one that failed */
+    ferrum_error_t error;
+    json_t *report;
+} swap_plan_t;
 
 /* What the token callback needs. */
 typedef struct sink {
@@ -27,6 +46,8 @@ typedef struct sink {
     char *text;
     size_t text_bytes, text_capacity;
     json_t *tokens;
+    unsigned long generated;
+    swap_plan_t *plan;
 } sink_t;
 
 static bool sink_append(sink_t *sink, const char *text, size_t bytes)
@@ -53,6 +74,80 @@ static void print_echo(sink_t *sink)
     sink->echo = NULL;
 }
 
+/* ---- changing the backend on the way ---- */
+
+static size_t count_texts(const char *const *texts)
+{
+    size_t count = 0;
+    while (texts != NULL && texts[count] != NULL)
+        count++;
+    return count;
+}
+
+/* Numbers come from --swap-at, backends from the arguments that are left. */
+static int read_plan(const char *const *numbers, const char *const *backends, swap_plan_t *plan)
+{
+    size_t count = count_texts(numbers), given = count_texts(backends);
+    if (given > count)
+        return cli_error(CLI_USAGE, "generate: unexpected argument \"%s\"", backends[count]);
+    if (given < count)
+        return cli_error(CLI_USAGE, "--swap-at %s: name the backend behind it: --swap-at %s cpu",
+                         numbers[given], numbers[given]);
+    plan->swaps = calloc(count + 1, sizeof *plan->swaps);
+    if (plan->swaps == NULL)
+        return cli_error(CLI_RESOURCES, "out of memory");
+    for (size_t i = 0; i < count; i++) {
+        char *end;
+        errno = 0;
+        plan->swaps[i].after = strtoul(numbers[i], &end, 10);
+        plan->swaps[i].backend = backends[i];
+        if (errno != 0 || *end != '\0' || numbers[i][0] == '-' || plan->swaps[i].after == 0)
+            return cli_error(CLI_USAGE, "--swap-at %s: the number of tokens must be 1 or more",
+                             numbers[i]);
+    }
+    plan->count = count;
+    return CLI_OK;
+}
+
+static bool swap_now(swap_plan_t *plan, planned_swap_t *swap)
+{
+    ferrum_swap_options_t options = {.head = FERRUM_HEAD(ferrum_swap_options_t),
+                                     .backend = swap->backend};
+    ferrum_swap_report_t report = {.head = FERRUM_HEAD(ferrum_swap_report_t)};
+    plan->error = (ferrum_error_t)FERRUM_ERROR_INIT;
+    plan->status = ferrum_runtime_swap(plan->runtime, &options, &report, &plan->error);
+    swap->done = true;
+    if (plan->status != FERRUM_OK)
+        return false;
+    fflush(stdout);
+    fprintf(stderr,
+            "ferrum: swapped %s for %s after %lu tokens: paused %.2f ms, took %.1f ms; the old "
+            "one: %s\n",
+            report.from, report.to, swap->after, report.pause_ms, report.total_ms, report.detail);
+    json_t *entry =
+        json_pack("{s:i, s:s, s:s, s:f, s:f}", "after", (int)swap->after, "from", report.from, "to",
+                  report.to, "pause_ms", report.pause_ms, "total_ms", report.total_ms);
+    return json_array_append_new(plan->report, entry) == 0;
+}
+
+static bool swaps_due(swap_plan_t *plan, unsigned long generated)
+{
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->swaps[i].after == generated && !swap_now(plan, &plan->swaps[i]))
+            return false;
+    return true;
+}
+
+static void mention_missed(const swap_plan_t *plan, unsigned long generated)
+{
+    for (size_t i = 0; i < plan->count; i++)
+        if (!plan->swaps[i].done)
+            fprintf(stderr, "ferrum: --swap-at %lu: only %lu tokens were generated\n",
+                    plan->swaps[i].after, generated);
+}
+
+/* ---- tokens ---- */
+
 static int on_token(void *arg, uint32_t token, const char *text, size_t bytes)
 {
     sink_t *sink = arg;
@@ -65,6 +160,8 @@ static int on_token(void *arg, uint32_t token, const char *text, size_t bytes)
         sink->broken = true;
         return 1;
     }
+    if (!swaps_due(sink->plan, ++sink->generated))
+        return 1;
     return cli_interrupted;
 }
 
@@ -137,6 +234,8 @@ static int print_json(const generate_flags_t *flags, ferrum_runtime_t *runtime, 
         load_ms, "prefill_ms", result->prefill_ms, "decode_ms", result->decode_ms,
         "prefill_tokens_per_second", prefill_s > 0 ? result->prompt_tokens / prefill_s : 0.0,
         "decode_tokens_per_second", decode_s > 0 ? decoded / decode_s : 0.0);
+    if (root != NULL && sink->plan->count > 0)
+        json_object_set(root, "swaps", sink->plan->report);
     if (root == NULL)
         return cli_error(CLI_RESOURCES, "out of memory for the result");
     json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
@@ -145,7 +244,8 @@ static int print_json(const generate_flags_t *flags, ferrum_runtime_t *runtime, 
     return cli_finish_output();
 }
 
-static int run(const generate_flags_t *flags, const char *prompt, size_t prompt_bytes)
+static int run(const generate_flags_t *flags, swap_plan_t *plan, const char *prompt,
+               size_t prompt_bytes)
 {
     ferrum_error_t err = FERRUM_ERROR_INIT;
     ferrum_runtime_t *runtime;
@@ -158,7 +258,9 @@ static int run(const generate_flags_t *flags, const char *prompt, size_t prompt_
 
     uint32_t *tokens = NULL;
     size_t count = 0;
-    sink_t sink = {.json = flags->json != 0, .tokens = json_array()};
+    sink_t sink = {.json = flags->json != 0, .tokens = json_array(), .plan = plan};
+    plan->runtime = runtime;
+    plan->report = json_array();
     ferrum_status_t status =
         encode(model, prompt, prompt_bytes, flags->special, &tokens, &count, &err);
     ferrum_generate_result_t result = {.head = FERRUM_HEAD(ferrum_generate_result_t)};
@@ -188,6 +290,8 @@ static int run(const generate_flags_t *flags, const char *prompt, size_t prompt_
     }
     if (status != FERRUM_OK)
         rc = cli_fail(&err, status, CLI_FAILED);
+    else if (plan->status != FERRUM_OK)
+        rc = cli_fail(&plan->error, plan->status, CLI_BACKEND);
     else if (sink.broken)
         rc = cli_error(CLI_FAILED, "cannot write the output: %s", strerror(errno));
     else if (flags->json)
@@ -196,8 +300,11 @@ static int run(const generate_flags_t *flags, const char *prompt, size_t prompt_
         putchar('\n');
         rc = cli_finish_output();
     }
+    if (rc == CLI_OK)
+        mention_missed(plan, sink.generated);
     if (rc == CLI_OK && cli_interrupted)
         rc = CLI_INTERRUPTED;
+    json_decref(plan->report);
     json_decref(sink.tokens);
     free(sink.text);
     free(tokens);
@@ -237,6 +344,9 @@ int cli_generate(int argc, const char **argv)
         {"no-echo", '\0', POPT_ARG_NONE, &flags.no_echo, 0, "print the continuation only", NULL},
         {"json", '\0', POPT_ARG_NONE, &flags.json, 0, "one JSON object with tokens and timings",
          NULL},
+        {"swap-at", '\0', POPT_ARG_ARGV, &flags.swap_after, 0,
+         "after N tokens, change to the backend that follows (name or path); repeatable",
+         "N BACKEND"},
         {NULL, '\0', POPT_ARG_INCLUDE_TABLE, cli_backend_table, 0, "Backend:", NULL},
         POPT_TABLEEND};
     poptContext context;
@@ -244,21 +354,24 @@ int cli_generate(int argc, const char **argv)
     int rc = cli_parse(argc, argv, table, "generate -m MODEL -p TEXT [OPTIONS]", &context, &help);
     if (rc != CLI_OK || help)
         return rc;
-    const char *extra = poptGetArg(context);
-    if (extra != NULL)
-        rc = cli_error(CLI_USAGE, "generate: unexpected argument \"%s\"", extra);
-    else
+    swap_plan_t plan = {.status = FERRUM_OK};
+    rc = read_plan(flags.swap_after, poptGetArgs(context), &plan);
+    if (rc == CLI_OK)
         rc = check_flags(&flags);
     if (rc == CLI_OK && flags.file != NULL) {
         size_t bytes;
         char *text = cli_read_text(flags.file, &bytes);
-        rc = text != NULL ? run(&flags, text, bytes)
+        rc = text != NULL ? run(&flags, &plan, text, bytes)
                           : cli_error(CLI_FAILED, "%s: %s", flags.file, strerror(errno));
         free(text);
     } else if (rc == CLI_OK) {
-        rc = run(&flags, flags.prompt, strlen(flags.prompt));
+        rc = run(&flags, &plan, flags.prompt, strlen(flags.prompt));
     }
     poptFreeContext(context);
+    free(plan.swaps);
+    for (size_t i = 0; i < count_texts(flags.swap_after); i++)
+        free((void *)(uintptr_t)flags.swap_after[i]);
+    free(flags.swap_after);
     free(flags.model);
     free(flags.prompt);
     free(flags.file);
