@@ -16,7 +16,7 @@
  * **Activations** are quantised in blocks of 256 values, block records one after another, the last
  * one padded with zeros.
  *  - FAST: `x = scale_g * c`, c int8 in [-127, 127], a scale per group g of 32;
- *  - ACCURATE: `x = scale * c`, c int16 in [-top, top], one scale per block; top is 32767, or 16383
+ *  - ACCURATE: `x = scale * c`, c int16 in [-top, top], one scale per block; top is 32639, or 16383
  *    for Q6_K.
  * Codes lie in the order in which the words of the weights hold their values: see
  * ferrum_packed_source(). A group (FAST) or block (ACCURATE) with a NaN, an infinity or a value

@@ -12,7 +12,7 @@ enum {
     GROUP = FERRUM_PACKED_GROUP,
     VECTOR = 64,
     PARTS = 5,
-    FULL = 32767,
+    FULL = 32639, /* 127 * 256 + 127: a code can be cut in two signed bytes */
     SHORT = 16383
 };
 

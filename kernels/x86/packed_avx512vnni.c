@@ -311,6 +311,10 @@ void ferrum_packed_product_avx512vnni(const ferrum_packed_matrix_t *m,
     const uint32_t end = row + rows, last = (end + ROWS - 1) / ROWS;
     if (rows == 0 || tokens == 0)
         return;
+    if (tokens <= FERRUM_PACKED_FEW) {
+        ferrum_packed_few_avx512vnni(m, precision, row, rows, x, x_stride, x_rows, tokens, y, ldy);
+        return;
+    }
     for (uint32_t panel = row / ROWS; panel < last;) {
         const uint32_t panels = last - panel < PANELS ? last - panel : PANELS;
         tile_t tile = {.fold = ferrum_packed_fold(m), .ldy = (ptrdiff_t)ldy};

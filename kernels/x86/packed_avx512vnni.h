@@ -25,6 +25,30 @@ typedef void ferrum_unpack_fn(const ferrum_packed_matrix_t *matrix, const uint8_
 /** Unpackers by kind, FAST and ACCURATE. */
 extern ferrum_unpack_fn *const ferrum_unpack_avx512vnni[FERRUM_PACKED_KINDS][2];
 
+/** X(kind, groups per ACCURATE fold) for every kind, as in ferrum_packed_traits(). */
+#define FERRUM_PACKED_KINDS_AND_FOLDS(X)                                                           \
+    X(Q4_0, 1)                                                                                     \
+    X(Q4_1, 1)                                                                                     \
+    X(Q5_0, 1)                                                                                     \
+    X(Q5_1, 1)                                                                                     \
+    X(Q8_0, 1)                                                                                     \
+    X(IQ4_NL, 1)                                                                                   \
+    X(MXFP4, 1)                                                                                    \
+    X(Q2_K, 8)                                                                                     \
+    X(Q3_K, 8)                                                                                     \
+    X(Q4_K, 4)                                                                                     \
+    X(Q5_K, 2)                                                                                     \
+    X(Q6_K, 1)                                                                                     \
+    X(IQ4_XS, 1)                                                                                   \
+    X(GPTQ4, 0)                                                                                    \
+    X(GPTQ8, 0)
+
+enum {
+    FERRUM_PACKED_FEW = 3 /**< tokens for which ferrum_packed_few_avx512vnni is faster */
+};
+
+/** The product for at most FERRUM_PACKED_FEW tokens. */
+ferrum_packed_product_fn ferrum_packed_few_avx512vnni;
 ferrum_packed_quantise_fn ferrum_packed_quantise_avx512vnni;
 ferrum_packed_product_fn ferrum_packed_product_avx512vnni;
 
