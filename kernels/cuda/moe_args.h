@@ -87,7 +87,7 @@ typedef struct ferrum_product_args {
 #define FERRUM_W4_STAGES 4u
 #define FERRUM_W4_SHARED_BYTES(rows, up)                                                           \
     (FERRUM_W4_STAGES * (((up) ? 5120u : 2560u) + ((rows) == 1u ? 4u : (rows)) * 128u) +           \
-     ((up) ? 4096u : 2048u) * ((rows) < 8u ? 1u : (rows) / 8u) + (rows) * 16u)
+     ((up) ? 4096u : 2048u) * ((rows) < 8u ? 1u : (rows) / 8u) + (rows)*16u)
 
 enum {
     FERRUM_DISPATCHES = 256 /**< most of one launch; kernels' parameters may have 32764 bytes */
