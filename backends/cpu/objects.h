@@ -20,7 +20,7 @@
 /** Stated errors of a product: f32 activations; packed weights with 16- and 8-bit activations. */
 #define FERRUM_CPU_F32_ERROR_BOUND 5e-6F
 #define FERRUM_CPU_ACCURATE_ERROR_BOUND 2.5e-4F
-#define FERRUM_CPU_FAST_ERROR_BOUND 2e-2F
+#define FERRUM_CPU_FAST_ERROR_BOUND 1.6e-2F
 
 /** A block from the host's allocator; ptr NULL: none. */
 typedef struct ferrum_cpu_memory {
