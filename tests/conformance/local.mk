@@ -10,6 +10,7 @@ CONFORMANCE_TESTS = \
 	tests/conformance/cpu.sh \
 	tests/conformance/cpu-avx2.sh \
 	tests/conformance/cpu-avxvnni.sh \
+	tests/conformance/cpu-fast.sh \
 	tests/conformance/cpu-scalar.sh \
 	tests/conformance/cuda-emu-bf16.sh \
 	tests/conformance/cuda-emu-random.sh \
