@@ -242,19 +242,27 @@ static ferrum_status_t fail_record(const char *path, const ferrum_record_t *reco
                        record->path, again ? "" : " (quarantined)");
 }
 
+/* Its name in quarantine. */
+static ferrum_content_t content_of(const ferrum_image_t *image)
+{
+    ferrum_content_t content = {.size = image->size};
+    ferrum_sha256_hex(image->bytes, image->size, content.hex);
+    return content;
+}
+
 static ferrum_status_t probe_in_child(const ferrum_image_t *image, const char *path,
-                                      const ferrum_content_t *content, policy_t policy,
-                                      const ferrum_options_t *options,
+                                      policy_t policy, const ferrum_options_t *options,
                                       const ferrum_logger_t *logger, ferrum_error_t *err)
 {
     const char *program = ferrum_options_get(options, "FERRUM_PROBE_PROGRAM");
+    ferrum_content_t content;
     ferrum_record_t record;
     if (!program)
         program = FERRUM_PKGLIBEXECDIR "/ferrum-probe";
     outcome_t outcome = run_child(image, program, options);
     switch (outcome.kind) {
     case SURVIVED:
-        ferrum_quarantine_note_good(content);
+        ferrum_quarantine_note_good(image->size, image->hash);
         return FERRUM_OK;
     case NOT_STARTED:
         if (policy == POLICY_CHILD)
@@ -266,7 +274,8 @@ static ferrum_status_t probe_in_child(const ferrum_image_t *image, const char *p
                    outcome.text);
         return FERRUM_OK;
     default:
-        ferrum_quarantine_add(options, content, path, outcome.text, &record);
+        content = content_of(image);
+        ferrum_quarantine_add(options, &content, path, outcome.text, &record);
         return fail_record(path, &record, false,
                            outcome.kind == HUNG ? FERRUM_TIMEOUT : FERRUM_BAD_PLUGIN, err);
     }
@@ -277,18 +286,17 @@ ferrum_status_t ferrum_probe_image(const ferrum_image_t *image, const char *path
                                    const ferrum_logger_t *logger, ferrum_error_t *err)
 {
     policy_t policy = POLICY_AUTO;
-    ferrum_content_t content = {.size = image->size};
     ferrum_record_t record;
     FERRUM_TRY(read_policy(options, &policy, err));
     bool probe = policy == POLICY_CHILD || (asked == FERRUM_ASKED_ANY && !is_installed(path));
     if (policy == POLICY_NONE || (policy == POLICY_AUTO && asked == FERRUM_ASKED_PATH))
         return FERRUM_OK;
-    if (!probe && !ferrum_quarantine_may_have(options, image->size))
+    if (ferrum_quarantine_may_have(options, image->size)) {
+        ferrum_content_t content = content_of(image);
+        if (ferrum_quarantine_find(options, &content, &record))
+            return fail_record(path, &record, true, FERRUM_BAD_PLUGIN, err);
+    }
+    if (!probe || ferrum_quarantine_is_known_good(image->size, image->hash))
         return FERRUM_OK;
-    ferrum_sha256_hex(image->bytes, image->size, content.hex);
-    if (ferrum_quarantine_find(options, &content, &record))
-        return fail_record(path, &record, true, FERRUM_BAD_PLUGIN, err);
-    if (!probe || ferrum_quarantine_is_known_good(&content))
-        return FERRUM_OK;
-    return probe_in_child(image, path, &content, policy, options, logger, err);
+    return probe_in_child(image, path, policy, options, logger, err);
 }

@@ -17,8 +17,9 @@
 
 typedef struct known {
     struct known *next;
-    ferrum_content_t content;
-    char why[160]; /* "" for a good one */
+    ferrum_content_t content; /* of a good one: the size alone */
+    uint64_t quick_hash;      /* of a good one */
+    char why[160];            /* "" for a good one */
 } known_t;
 
 static pthread_mutex_t known_mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -29,15 +30,14 @@ static bool same_content(const ferrum_content_t *a, const ferrum_content_t *b)
     return a->size == b->size && strcmp(a->hex, b->hex) == 0;
 }
 
-/* Whether the content (NULL: any of that size) is known as good or bad; what for goes to out_why,
- * of 160 bytes. */
-static bool look_up(const ferrum_content_t *content, uint64_t size, bool good, char *out_why)
+/* What the content (NULL: any of that size) is known for goes to out_why, of 160 bytes. */
+static bool look_up(const ferrum_content_t *content, uint64_t size, char *out_why)
 {
     bool found = false;
     (void)pthread_mutex_lock(&known_mutex);
     for (known_t *k = known_list; k && !found; k = k->next) {
-        found = (k->why[0] == '\0') == good &&
-                (content ? same_content(&k->content, content) : k->content.size == size);
+        found =
+            k->why[0] && (content ? same_content(&k->content, content) : k->content.size == size);
         if (found && out_why)
             ferrum_text_copy(out_why, sizeof k->why, k->why);
     }
@@ -45,27 +45,32 @@ static bool look_up(const ferrum_content_t *content, uint64_t size, bool good, c
     return found;
 }
 
-static void note(const ferrum_content_t *content, const char *why)
+static void note(const known_t *what)
 {
     known_t *k = ferrum_sys->alloc(sizeof *k);
     if (!k)
         return; /* it will be probed again */
-    k->content = *content;
-    FERRUM_COPY_TEXT(k->why, why);
+    *k = *what;
     (void)pthread_mutex_lock(&known_mutex);
     k->next = known_list;
     known_list = k;
     (void)pthread_mutex_unlock(&known_mutex);
 }
 
-bool ferrum_quarantine_is_known_good(const ferrum_content_t *content)
+bool ferrum_quarantine_is_known_good(uint64_t size, uint64_t quick_hash)
 {
-    return look_up(content, 0, true, NULL);
+    bool found = false;
+    (void)pthread_mutex_lock(&known_mutex);
+    for (known_t *k = known_list; k && !found; k = k->next)
+        found = !k->why[0] && k->content.size == size && k->quick_hash == quick_hash;
+    (void)pthread_mutex_unlock(&known_mutex);
+    return found;
 }
 
-void ferrum_quarantine_note_good(const ferrum_content_t *content)
+void ferrum_quarantine_note_good(uint64_t size, uint64_t quick_hash)
 {
-    note(content, "");
+    const known_t good = {.content = {.size = size}, .quick_hash = quick_hash};
+    note(&good);
 }
 
 /* ---- records on disk ---- */
@@ -101,7 +106,7 @@ static void name_record(const ferrum_content_t *content, char *out_name, size_t 
 
 bool ferrum_quarantine_may_have(const ferrum_options_t *options, uint64_t size)
 {
-    bool found = look_up(NULL, size, false, NULL);
+    bool found = look_up(NULL, size, NULL);
     int fd = found ? -1 : open_directory(options, false);
     DIR *list = fd >= 0 ? ferrum_sys->open_list(fd) : NULL;
     if (!list) {
@@ -128,7 +133,7 @@ bool ferrum_quarantine_find(const ferrum_options_t *options, const ferrum_conten
     if (dir >= 0)
         (void)close(dir);
     if (fd < 0) {
-        if (!look_up(content, 0, false, record.why))
+        if (!look_up(content, 0, record.why))
             return false;
         *out_record = record;
         return true;
@@ -175,9 +180,12 @@ void ferrum_quarantine_add(const ferrum_options_t *options, const ferrum_content
         written = write_record(dir, name, path, why);
         (void)close(dir);
     }
-    if (written)
+    if (written) {
         (void)snprintf(out_record->path, sizeof out_record->path, "%s/quarantine/%s",
                        ferrum_options_get(options, "FERRUM_CACHE_DIR"), name);
-    else
-        note(content, why);
+    } else {
+        known_t bad = {.content = *content};
+        FERRUM_COPY_TEXT(bad.why, why);
+        note(&bad);
+    }
 }

@@ -13,7 +13,7 @@
 
 #include <stdbool.h>
 
-/** What identifies a file. */
+/** What identifies a file in quarantine. */
 typedef struct ferrum_content {
     uint64_t size;
     char hex[FERRUM_SHA256_HEX];
@@ -34,8 +34,9 @@ bool ferrum_quarantine_find(const ferrum_options_t *options, const ferrum_conten
 void ferrum_quarantine_add(const ferrum_options_t *options, const ferrum_content_t *content,
                            const char *path, const char *why, ferrum_record_t *out_record);
 
-/** Contents that survived their probe in this process. */
-bool ferrum_quarantine_is_known_good(const ferrum_content_t *content);
-void ferrum_quarantine_note_good(const ferrum_content_t *content);
+/** Files that survived a probe of this process, by size and the image's own quick hash: no more is
+ *  at stake than a second probe. */
+bool ferrum_quarantine_is_known_good(uint64_t size, uint64_t quick_hash);
+void ferrum_quarantine_note_good(uint64_t size, uint64_t quick_hash);
 
 #endif /* FERRUM_PLUGIN_QUARANTINE_H */
