@@ -33,3 +33,10 @@ tests_swap_shim_la_CPPFLAGS = $(AM_CPPFLAGS) \
 	-DSHIM_CPU='"$(abs_top_builddir)/backends/cpu/.libs/cpu.so"'
 tests_swap_shim_la_LDFLAGS = -module -avoid-version -shared $(FERRUM_LINK_FLAGS) -rpath /nowhere
 endif
+
+# The example that users compile against the installed library, here against the built one.
+check_PROGRAMS += docs/examples/server_swap
+docs_examples_server_swap_CPPFLAGS = $(host_cppflags)
+docs_examples_server_swap_LDADD = libferrum.la
+dist_check_SCRIPTS += tests/swap/server.sh
+TESTS += tests/swap/server.sh
