@@ -42,5 +42,6 @@ tests_faults_test_plugins_LDADD = tests/loader/libferrum-loader-test.la \
 
 tests_faults_test_runtime_CPPFLAGS = $(fault_cppflags)
 tests_faults_test_runtime_LDFLAGS = $(fault_ldflags)
-tests_faults_test_runtime_LDADD = $(model_tests_ldadd) tests/support/libferrum-test-faults.la
+tests_faults_test_runtime_LDADD = host/swap/libferrum-swap.la $(model_tests_ldadd) \
+	host/reference/libferrum-reference.la tests/support/libferrum-test-faults.la
 endif

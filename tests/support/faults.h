@@ -48,8 +48,8 @@ typedef struct faults_operation {
     const char *const *may_survive;
     /** Fail every @p step-th call (0: every one), for long operations. */
     long step;
-    /** A failure whose message contains this may leave something behind for ever; NULL: none may.
-     */
+    /** Failures may leave something behind for ever: those whose message contains this, and those
+     *  that it survives, for want of a way to tell. NULL: none may. */
     const char *leaves;
 } faults_operation_t;
 
