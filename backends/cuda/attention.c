@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Attention over contiguous and paged caches; the kernel is the same. */
+/* Attention over contiguous and paged caches; the kernels are the same. */
 #include "backends/cuda/entries.h"
 #include "backends/cuda/kv.h"
 
@@ -27,6 +27,7 @@ ferrum_status_t ferrum_cuda_flash_attention(ferrum_context_t *ctx, const ferrum_
         .q_len = q_len,
         .kv_len = kv_len,
         .pos_offset = pos_offset,
+        .sequences = batch,
     };
     FERRUM_TRY(ferrum_cuda_attention_config(__func__, config, &args, err));
     if (kv_len > stride)

@@ -14,6 +14,10 @@
 /** X(file, name, ACT or ANY) */
 #define FERRUM_CUDA_KERNELS(X)                                                                     \
     X(attention, attention, ACT)                                                                   \
+    X(attention_decode, attention_decode_64, ACT)                                                  \
+    X(attention_decode, attention_decode_128, ACT)                                                 \
+    X(attention_prefill, attention_prefill_64, ACT)                                                \
+    X(attention_prefill, attention_prefill_128, ACT)                                               \
     X(experts, product_1, ACT)                                                                     \
     X(experts, gate_up_1, ACT)                                                                     \
     X(experts, dispatch_1, ACT)                                                                    \

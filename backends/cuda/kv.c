@@ -154,17 +154,3 @@ void ferrum_cuda_attention_strides(ferrum_attention_args_t *args, bool head_majo
     args->head_stride = (head_major ? (uint64_t)args->q_len : 1) * args->kv.head_dim;
     args->group_stride = (head_major ? (uint64_t)args->q_len : 1) * args->heads * args->kv.head_dim;
 }
-
-ferrum_status_t ferrum_cuda_attention_run(ferrum_context_t *ctx,
-                                          const ferrum_attention_args_t *args, uint64_t queries,
-                                          ferrum_error_t *err)
-{
-    enum {
-        WARPS = 4,
-        CHUNK = 32
-    };
-    const uint32_t floats = args->kv.head_dim * (1 + WARPS) + WARPS * CHUNK + 2 * WARPS;
-    const ferrum_cuda_grid_t grid = {queries, args->heads, 1, 32 * WARPS,
-                                     floats * (uint32_t)sizeof(float)};
-    return ferrum_cuda_launch(ctx, FERRUM_CUDA_KERNEL_attention, grid, args, err);
-}

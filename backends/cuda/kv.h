@@ -46,9 +46,8 @@ ferrum_status_t ferrum_cuda_attention_config(const char *function,
 /** Queries and outputs head-major [batch, heads, q_len, head_dim], or token-major (q_len is 1). */
 void ferrum_cuda_attention_strides(ferrum_attention_args_t *args, bool head_major);
 
-/** Launch attention of @p queries. */
-ferrum_status_t ferrum_cuda_attention_run(ferrum_context_t *ctx,
-                                          const ferrum_attention_args_t *args, uint64_t queries,
-                                          ferrum_error_t *err);
+/** Launch attention of @p queries; fills in the rest of @p args (attention_run.c). */
+ferrum_status_t ferrum_cuda_attention_run(ferrum_context_t *ctx, ferrum_attention_args_t *args,
+                                          uint64_t queries, ferrum_error_t *err);
 
 #endif /* FERRUM_CUDA_KV_H */

@@ -45,6 +45,7 @@ backends_cuda_cuda_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) \
 backends_cuda_cuda_la_SOURCES = \
 	backends/cuda/argmax.c \
 	backends/cuda/attention.c \
+	backends/cuda/attention_run.c \
 	backends/cuda/buffer.c \
 	backends/cuda/check.c \
 	backends/cuda/check.h \

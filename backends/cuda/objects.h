@@ -68,6 +68,7 @@ typedef enum ferrum_cuda_scratch {
     FERRUM_CUDA_SCRATCH_DOWN,    /**< FFN: rows before they are combined */
     FERRUM_CUDA_SCRATCH_FAULT,   /**< ferrum_fault_t: what kernels found wrong with data */
     FERRUM_CUDA_SCRATCH_STATE,   /**< graph_set_decode_state: token, step */
+    FERRUM_CUDA_SCRATCH_TICKETS, /**< u32, 0 between launches */
     FERRUM_CUDA_SCRATCH_GEMM,    /**< workspace of cuBLASLt */
     FERRUM_CUDA_SCRATCH_KINDS
 } ferrum_cuda_scratch_t;

@@ -146,9 +146,17 @@ enum {
     FERRUM_VISIBLE_VARLEN = 2   /**< by cu_seqlens and pos_offsets */
 };
 
-/** attention: softmax(q k^T * scale) v per (query, head). */
+enum {
+    FERRUM_ATTENTION_SPLIT_KEYS = 256, /**< least keys of a split */
+    FERRUM_ATTENTION_MOST_SPLITS = 32, /**< per query: a split of a longer one has more keys */
+    FERRUM_ATTENTION_STATE = 2         /**< floats behind a partial row: maximum, sum */
+};
+
+/** attention*: softmax(q k^T * scale) v per (query, head). */
 typedef struct ferrum_attention_args {
     ferrum_gpu_ptr_t q, out;
+    ferrum_gpu_ptr_t partial;     /**< decode: f32 [queries, heads, splits, head_dim + STATE] */
+    ferrum_gpu_ptr_t tickets;     /**< decode: u32 [queries, grid y]: 0 before and after */
     ferrum_gpu_ptr_t lengths;     /**< i32 [sequences]: LENGTHS, or cu_seqlens [sequences+1] */
     ferrum_gpu_ptr_t pos_offsets; /**< i32 [sequences]: VARLEN */
     ferrum_gpu_ptr_t step;        /**< u32, replaces pos_offset; or 0 */
@@ -162,6 +170,8 @@ typedef struct ferrum_attention_args {
     uint32_t kv_len, pos_offset, causal;
     uint32_t window; /**< 0: all */
     float scale;
+    uint32_t splits;  /**< decode: grid z */
+    uint32_t queries; /**< rows of q for each head */
     uint32_t reserved;
 } ferrum_attention_args_t;
 

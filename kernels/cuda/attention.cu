@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * attention: out = softmax(q k^T * scale) v for each (query, head), over a contiguous or paged cache.
+ * attention: out = softmax(q k^T * scale) v for each (query, head), over a contiguous or paged cache,
+ * for shapes that attention_decode.cu and attention_prefill.cu do not take.
  *
  * One block of 4 warps per (query, head): grid (queries, heads). Warp w takes the key chunks w, w+4, ...
  * of 32 keys, a key per lane, with a running maximum and sum (f32); for the values a lane owns the
@@ -11,39 +12,19 @@
  * Preconditions: head_dim a multiple of 8 and at most 256. Shared memory, in floats:
  * q [head_dim], weights [4, 32], maxima [4], sums [4], results [4, head_dim].
  */
-#include "kernels/cuda/args.h"
+#include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/block.cuh"
-#include "kernels/cuda/kv.cuh"
 
 enum : uint32_t { WARPS = 4, CHUNK = 32, MAX_PER_LANE = 8 };
 
-/** The keys [first, end) of @p sequence that a query sees. */
-struct keys_t {
-    uint32_t sequence, first, end;
-};
-
-FERRUM_DEVICE keys_t visible_keys(const ferrum_attention_args_t &args, uint32_t query)
+FERRUM_DEVICE gpu::keys_t visible_keys(const ferrum_attention_args_t &args, uint32_t query)
 {
-    const int32_t *lengths = static_cast<const int32_t *>(args.lengths);
-    uint32_t sequence = query / args.q_len, end;
+    const int32_t *starts = static_cast<const int32_t *>(args.lengths);
 
-    if (args.visible == FERRUM_VISIBLE_VARLEN) {
-        sequence = gpu::sequence_of(lengths, args.sequences, query);
-        end = uint32_t(static_cast<const int32_t *>(args.pos_offsets)[sequence]) + query -
-              uint32_t(lengths[sequence]) + 1;
-    } else if (args.visible == FERRUM_VISIBLE_LENGTHS) {
-        const int32_t last = lengths[sequence] - int32_t(args.q_len - 1 - query % args.q_len);
-        end = last > 0 ? uint32_t(last) : 0;
-    } else {
-        const uint32_t step = args.step ? *static_cast<const uint32_t *>(args.step) : 0;
-        const uint32_t offset = args.step ? step : args.pos_offset;
-        const uint32_t kv_len = args.step ? step + args.q_len : args.kv_len;
-        end = offset + query % args.q_len + 1;
-        end = args.causal && end < kv_len ? end : kv_len;
-    }
-    const uint64_t most = uint64_t(args.kv.table_stride) * args.kv.block_size;
-    end = end < most ? end : uint32_t(most);
-    return {sequence, args.window && end > args.window ? end - args.window : 0, end};
+    if (args.visible != FERRUM_VISIBLE_VARLEN)
+        return gpu::keys_of(args, query / args.q_len, query % args.q_len);
+    const uint32_t sequence = gpu::sequence_of(starts, args.sequences, query);
+    return gpu::keys_of(args, sequence, query - uint32_t(starts[sequence]));
 }
 
 /** q . k * scale, k in runs of at least 8 elements. */
@@ -72,7 +53,7 @@ struct running_t {
 };
 
 template <class T>
-FERRUM_DEVICE void attend_chunk(const ferrum_attention_args_t &args, keys_t keys, uint32_t first,
+FERRUM_DEVICE void attend_chunk(const ferrum_attention_args_t &args, gpu::keys_t keys, uint32_t first,
                                 uint32_t kv_head, const float *q, float *weights, running_t &run)
 {
     const ferrum_kv_args_t &kv = args.kv;
@@ -119,11 +100,10 @@ template <class T> FERRUM_DEVICE void attention(const ferrum_attention_args_t &a
     const uint32_t dim = args.kv.head_dim, thread = gpu::thread_x(), warp = gpu::warp();
     const uint32_t query = gpu::block_x(), head = gpu::block_y();
     const uint32_t kv_head = head / (args.heads / args.kv.kv_heads);
-    const size_t place = query / args.q_len * args.group_stride +
-                         query % args.q_len * args.query_stride + head * args.head_stride;
+    const size_t place = gpu::query_place(args, query, head);
     float *q = gpu::shared_memory<float>(), *weights = q + dim + warp * CHUNK;
     float *maxima = q + dim + WARPS * CHUNK, *sums = maxima + WARPS, *results = sums + WARPS;
-    const keys_t keys = visible_keys(args, query);
+    const gpu::keys_t keys = visible_keys(args, query);
     running_t run = {-INFINITY, 0.0f, {}};
 
     for (uint32_t d = thread; d < dim; d += 32 * WARPS)

@@ -3,6 +3,8 @@
 SUFFIXES = .cu .fatbin
 cuda_kernel_sources = \
 	kernels/cuda/attention.cu \
+	kernels/cuda/attention_decode.cu \
+	kernels/cuda/attention_prefill.cu \
 	kernels/cuda/combine.cu \
 	kernels/cuda/experts.cu \
 	kernels/cuda/gemm.cu \
@@ -14,6 +16,8 @@ cuda_kernel_sources = \
 	kernels/cuda/w4.cu
 cuda_kernel_headers = \
 	kernels/cuda/args.h \
+	kernels/cuda/attention.cuh \
+	kernels/cuda/attention_tile.cuh \
 	kernels/cuda/block.cuh \
 	kernels/cuda/kv.cuh \
 	kernels/cuda/limits_args.h \

@@ -78,8 +78,17 @@ void cuda_load(void)
 
 void cuda_open(void)
 {
+    cuda_open_as(FERRUM_DTYPE_F16);
+}
+
+void cuda_open_as(ferrum_dtype_t act)
+{
+    const ferrum_device_options_t options = {.head = FERRUM_HEAD(ferrum_device_options_t),
+                                             .activation_dtype = act,
+                                             .set_activation_dtype = 1};
+
     cuda_load();
-    EXPECT_OK(cuda.be->device_open(&cuda.host.host, NULL, &cuda.device, &err));
+    EXPECT_OK(cuda.be->device_open(&cuda.host.host, &options, &cuda.device, &err));
     EXPECT_OK(cuda.be->context_new(cuda.device, NULL, &cuda.ctx, &err));
 }
 

@@ -44,6 +44,8 @@ const char *cuda_driver_path(void);
 void cuda_load(void);
 /** Load, and open a device and a context. */
 void cuda_open(void);
+/** The same with activations of @p act. */
+void cuda_open_as(ferrum_dtype_t act);
 /** Close what is open; fails when something is left on the host or the device. */
 void cuda_close(void);
 

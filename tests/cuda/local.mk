@@ -12,6 +12,7 @@ if FERRUM_CUDA
 if FERRUM_CUDA_EMU
 if HAVE_CHECK
 cuda_tests = \
+	tests/cuda/test_attention \
 	tests/cuda/test_device \
 	tests/cuda/test_graph \
 	tests/cuda/test_moe \
@@ -20,10 +21,10 @@ cuda_tests = \
 	tests/cuda/test_w4
 check_PROGRAMS += $(cuda_tests)
 TESTS += $(cuda_tests)
-THREADED_NEEDS += tests/cuda/test_moe
+THREADED_NEEDS += tests/cuda/test_attention tests/cuda/test_moe
 
 # The same with more schedules than there is time for in every build.
-check-cuda-long: all tests/cuda/test_moe tests/cuda_emu/libcuda-emu.la
+check-cuda-long: all tests/cuda/test_attention tests/cuda/test_moe tests/cuda_emu/libcuda-emu.la
 	$(AM_TESTS_ENVIRONMENT) FERRUM_TEST_CUDA_SEEDS="$$(seq -s " " 9 100)" \
 		$(SHELL) '$(srcdir)/tests/cuda/races.sh'
 .PHONY: check-cuda-long
@@ -32,6 +33,9 @@ cuda_tests_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir) -D_GNU_SOURCE $(CHECK_CFLAG
 cuda_tests_ldadd = tests/support/libferrum-test-support.la $(CHECK_LIBS)
 cuda_tests_fixture = tests/cuda/fixture.c tests/cuda/fixture.h
 
+tests_cuda_test_attention_CPPFLAGS = $(cuda_tests_cppflags)
+tests_cuda_test_attention_SOURCES = tests/cuda/test_attention.c $(cuda_tests_fixture)
+tests_cuda_test_attention_LDADD = $(cuda_tests_ldadd) -lm
 tests_cuda_test_device_CPPFLAGS = $(cuda_tests_cppflags)
 tests_cuda_test_device_SOURCES = tests/cuda/test_device.c $(cuda_tests_fixture)
 tests_cuda_test_device_LDADD = $(cuda_tests_ldadd)

@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The MoE kernels at small sizes, copies landing early, late and at random, threads and streams in
+# The MoE and attention kernels at small sizes, copies landing early, late and at random, threads and streams in
 # eight random orders. Under ThreadSanitizer a missing barrier is a race where copies land early;
 # without it, wrong numbers under some schedule. FERRUM_TEST_CUDA_SEEDS lists other seeds.
 set -u
-test=$FERRUM_TEST_BUILDDIR/tests/cuda/test_moe
-[ -x "$test" ] || { echo "skipped: this build has no cuda backend (nvcc) or no emulated driver (g++)"; exit 77; }
+tests=$FERRUM_TEST_BUILDDIR/tests/cuda
+[ -x "$tests/test_moe" ] || { echo "skipped: this build has no cuda backend (nvcc) or no emulated driver (g++)"; exit 77; }
 CK_RUN_CASE=small
 export CK_RUN_CASE
 
@@ -13,7 +13,9 @@ run() # options of the emulated driver
 {
     echo "+ $*"
     # shellcheck disable=SC2048 # a list of assignments
-    env $* "$test" || exit 1
+    env $* "$tests/test_moe" || exit 1
+    # shellcheck disable=SC2048
+    env $* "$tests/test_attention" || exit 1
 }
 
 run FERRUM_TEST_CUDA_EMU_COPIES=eager

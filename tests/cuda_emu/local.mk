@@ -59,7 +59,7 @@ tests_cuda_emu_libcuda_emu_la_LIBADD = \
 	tests/cuda_emu/libcuda-emu-driver.la $(cuda_kernel_objects) -lm
 tests_cuda_emu_libcuda_emu_la_DEPENDENCIES = \
 	tests/cuda_emu/libcuda-emu-driver.la $(cuda_kernel_objects)
-$(cuda_kernel_objects): $(cuda_emu_headers)
+$(cuda_kernel_objects): $(cuda_emu_headers) $(cuda_kernel_headers)
 
 cuda_emu_test_objects = tests/cuda_emu/example.lo tests/cuda_emu/planted.lo tests/cuda_emu/wrappers.lo
 tests_cuda_emu_libcuda_emu_test_la_SOURCES =
