@@ -302,9 +302,13 @@ ferrum_status_t ferrum_model_attention(ferrum_model_t *model, uint32_t layer,
                                                s->qkv.buffer, 0, pass->rows, err));
     else
         FERRUM_TRY(project_parts(model, weights, pass->rows, err));
+    ferrum_model_end_part(model, FERRUM_MODEL_PART_QKV);
     if (model->attention_path == FERRUM_ATTENTION_VARLEN)
-        return attend_varlen(model, &rope, layer, pass, err);
-    if (model->attention_path == FERRUM_ATTENTION_PAGED)
-        return attend_paged(model, &rope, layer, pass, err);
-    return attend_contiguous(model, &rope, layer, pass, err);
+        FERRUM_TRY(attend_varlen(model, &rope, layer, pass, err));
+    else if (model->attention_path == FERRUM_ATTENTION_PAGED)
+        FERRUM_TRY(attend_paged(model, &rope, layer, pass, err));
+    else
+        FERRUM_TRY(attend_contiguous(model, &rope, layer, pass, err));
+    ferrum_model_end_part(model, FERRUM_MODEL_PART_ATTENTION);
+    return FERRUM_OK;
 }

@@ -12,12 +12,16 @@ ferrum_status_t ferrum_model_prepare_pass(ferrum_model_t *model, const ferrum_pa
 {
     uint32_t hidden = model->config->hidden;
     float *rows = model->scratch.embedded.data;
+    if (model->profile.on)
+        ferrum_model_begin_profile(model);
     const ferrum_gguf_weights_t *table = &model->shared->embedding.blocks;
     for (uint32_t i = 0; i < pass->rows; i++)
         ferrum_row_decode(table->format, table->data, tokens[i], hidden, rows + (size_t)i * hidden);
     FERRUM_TRY(model->ops->backend->buffer_write_f32(model->ctx, model->scratch.residual.buffer, 0,
                                                      rows, (uint64_t)pass->rows * hidden, err));
-    return ferrum_model_upload_pass(model, pass, err);
+    FERRUM_TRY(ferrum_model_upload_pass(model, pass, err));
+    ferrum_model_end_part(model, FERRUM_MODEL_PART_EMBEDDING);
+    return FERRUM_OK;
 }
 
 static ferrum_status_t run_experts(ferrum_model_t *model, uint32_t layer, const ferrum_pass_t *pass,
@@ -50,17 +54,22 @@ ferrum_status_t ferrum_model_run_layers(ferrum_model_t *model, const ferrum_pass
     float eps = (float)c->rms_eps;
     FERRUM_TRY(ops->backend->rms_norm(model->ctx, s->residual.buffer, model->layers[0].input_norm,
                                       eps, s->norm.buffer, pass->rows, c->hidden, err));
+    ferrum_model_end_part(model, FERRUM_MODEL_PART_NORMS);
     for (uint32_t i = 0; i < c->layers; i++) {
         const ferrum_model_layer_t *layer = &model->layers[i];
         FERRUM_TRY(ferrum_model_attention(model, i, pass, err));
         FERRUM_TRY(ops->linear->forward(model->ctx, layer->output, s->attention.buffer, 0,
                                         s->projected.buffer, 0, pass->rows, err));
+        ferrum_model_end_part(model, FERRUM_MODEL_PART_OUTPUT);
         FERRUM_TRY(ops->backend->fused_add_rms_norm(model->ctx, s->residual.buffer,
                                                     s->projected.buffer, layer->post_norm, eps,
                                                     s->norm.buffer, pass->rows, c->hidden, err));
+        ferrum_model_end_part(model, FERRUM_MODEL_PART_NORMS);
         FERRUM_TRY(ops->linear->forward(model->ctx, layer->router, s->norm.buffer, 0,
                                         s->router.buffer, 0, pass->rows, err));
+        ferrum_model_end_part(model, FERRUM_MODEL_PART_ROUTER);
         FERRUM_TRY(run_experts(model, i, pass, err));
+        ferrum_model_end_part(model, FERRUM_MODEL_PART_EXPERTS);
     }
     return FERRUM_OK;
 }
@@ -69,17 +78,21 @@ ferrum_status_t ferrum_model_run_head(ferrum_model_t *model, uint32_t row, uint3
                                       uint32_t out_row, ferrum_error_t *err)
 {
     const ferrum_model_config_t *c = model->config;
-    return model->ops->linear->forward(model->ctx, model->lm_head, model->scratch.norm.buffer,
-                                       (uint64_t)row * c->hidden, model->scratch.logits.buffer,
-                                       (uint64_t)out_row * c->vocab, count, err);
+    FERRUM_TRY(model->ops->linear->forward(model->ctx, model->lm_head, model->scratch.norm.buffer,
+                                           (uint64_t)row * c->hidden, model->scratch.logits.buffer,
+                                           (uint64_t)out_row * c->vocab, count, err));
+    ferrum_model_end_part(model, FERRUM_MODEL_PART_HEAD);
+    return FERRUM_OK;
 }
 
 static ferrum_status_t read_logits(ferrum_model_t *model, uint32_t count, float *out_logits,
                                    ferrum_error_t *err)
 {
-    return model->ops->backend->buffer_read_f32(model->ctx, model->scratch.logits.buffer, 0,
-                                                out_logits, (uint64_t)count * model->config->vocab,
-                                                err);
+    FERRUM_TRY(model->ops->backend->buffer_read_f32(model->ctx, model->scratch.logits.buffer, 0,
+                                                    out_logits,
+                                                    (uint64_t)count * model->config->vocab, err));
+    ferrum_model_end_part(model, FERRUM_MODEL_PART_LOGITS);
+    return FERRUM_OK;
 }
 
 static ferrum_status_t check_tokens(const ferrum_model_t *model, const uint32_t *tokens,

@@ -74,7 +74,7 @@ ferrum_status_t ferrum_model_run_shared(ferrum_model_t *model, const ferrum_pass
 {
     ferrum_graph_state_t *graph = &model->graph;
     ferrum_graph_key_t key = {model->number, pass->rows};
-    if (!graph->wanted || graph->failed)
+    if (!graph->wanted || graph->failed || model->profile.on)
         return run_eagerly(model, pass, err);
     if (graph->seen[pass->rows]) {
         uint32_t launched = 0;

@@ -13,11 +13,12 @@ host_model_libferrum_model_la_SOURCES = \
 	host/model/kv_migrate.c host/model/kv_migrate.h \
 	host/model/load_crew.c host/model/load_crew.h \
 	host/model/model.c host/model/model_internal.h \
-	host/model/model_handle.c \
+	host/model/model_handle.c host/model/model_handle.h \
 	host/model/model_load.c \
 	host/model/model_scratch.c \
 	host/model/model_swap.c \
 	host/model/model_text.c \
+	host/model/profile.c \
 	host/model/qwen3_moe_layer.c host/model/qwen3_moe_layer.h \
 	host/model/rope.c host/model/rope.h \
 	host/model/row_decoder.c host/model/row_decoder.h \

@@ -8,13 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "host/model/model_internal.h"
-
-static uint64_t next_number(void)
-{
-    static atomic_uint_fast64_t counter;
-    return atomic_fetch_add(&counter, 1) + 1;
-}
+#include "host/model/model_handle.h"
 
 static ferrum_status_t read_options(const ferrum_model_options_t *given,
                                     ferrum_model_options_t *out, ferrum_error_t *err)
@@ -103,17 +97,9 @@ static ferrum_status_t make_handle(ferrum_model_shared_t *shared, ferrum_session
                                    const ferrum_model_sizes_t *sizes, ferrum_model_t **out_model,
                                    ferrum_error_t *err)
 {
-    ferrum_model_t *model = calloc(1, sizeof *model);
+    ferrum_model_t *model = ferrum_model_new_handle(shared, session, sizes, err);
     if (!model)
-        return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,
-                           "out of memory for a model");
-    model->runtime = shared->runtime;
-    model->shared = shared;
-    model->config = &shared->weights.config;
-    model->session = session;
-    model->sizes = *sizes;
-    model->number = next_number();
-    model->env = shared->env;
+        return FERRUM_OUT_OF_MEMORY;
     ferrum_status_t status =
         ferrum_model_open_side(model, shared->image, session->side.context, sizes, err);
     if (status != FERRUM_OK) {
@@ -130,15 +116,9 @@ ferrum_status_t ferrum_model_new_trial(ferrum_model_shared_t *shared, ferrum_mod
                                        ferrum_error_t *err)
 {
     const ferrum_model_sizes_t sizes = {capacity, 1};
-    ferrum_model_t *model = calloc(1, sizeof *model);
+    ferrum_model_t *model = ferrum_model_new_handle(shared, NULL, &sizes, err);
     if (!model)
-        return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,
-                           "out of memory for a model");
-    model->runtime = shared->runtime;
-    model->shared = shared;
-    model->config = &shared->weights.config;
-    model->number = next_number();
-    model->env = shared->env;
+        return FERRUM_OUT_OF_MEMORY;
     ferrum_status_t status =
         ferrum_session_make(shared->runtime, &image->ops, 1, &model->session, err);
     if (status == FERRUM_OK)

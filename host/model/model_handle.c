@@ -3,14 +3,40 @@
 #include <ferrum/util.h>
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
-#include "host/model/model_internal.h"
+#include "host/model/model_handle.h"
 #include "host/model/rope.h"
 
 #define DEFAULT_CAPACITY 512u
 #define DEFAULT_SEQUENCES 32u
 #define DEFAULT_ROWS 2048u
+
+static uint64_t next_number(void)
+{
+    static atomic_uint_fast64_t counter;
+    return atomic_fetch_add(&counter, 1) + 1;
+}
+
+ferrum_model_t *ferrum_model_new_handle(ferrum_model_shared_t *shared, ferrum_session_t *session,
+                                        const ferrum_model_sizes_t *sizes, ferrum_error_t *err)
+{
+    ferrum_model_t *model = calloc(1, sizeof *model);
+    if (!model) {
+        (void)ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,
+                          "out of memory for a model");
+        return NULL;
+    }
+    model->runtime = shared->runtime;
+    model->shared = shared;
+    model->config = &shared->weights.config;
+    model->session = session;
+    model->number = next_number();
+    model->env = shared->env;
+    model->sizes = *sizes;
+    return model;
+}
 
 static uint32_t pick(uint64_t asked, uint64_t option, uint32_t otherwise)
 {

@@ -119,6 +119,14 @@ typedef struct ferrum_model_sizes {
     uint32_t max_sequences;
 } ferrum_model_sizes_t;
 
+/** Times of the parts of passes, when somebody measures. */
+typedef struct ferrum_pass_profile {
+    bool on;
+    uint64_t passes;
+    uint64_t last_ns; /**< end of the last part */
+    uint64_t ns[FERRUM_MODEL_PARTS];
+} ferrum_pass_profile_t;
+
 /** One handle: requests with their cache, threads and scratch. */
 struct ferrum_model {
     ferrum_runtime_t *runtime; /**< borrowed */
@@ -128,6 +136,7 @@ struct ferrum_model {
     uint64_t number;                     /**< distinguishes the graphs of handles */
     ferrum_moe_env_t env;
     ferrum_model_sizes_t sizes; /**< as asked for */
+    ferrum_pass_profile_t profile;
     ferrum_object_t object;
     ferrum_model_t *other; /**< of a swap: holds what follows for the other generation */
 
@@ -179,6 +188,19 @@ static inline uint32_t ferrum_model_kv_dim(const ferrum_model_t *model)
 static inline uint32_t ferrum_model_qkv_dim(const ferrum_model_t *model)
 {
     return ferrum_model_q_dim(model) + 2 * ferrum_model_kv_dim(model);
+}
+
+/* ---- profile.c ---- */
+
+/** A pass begins; only when measuring. */
+void ferrum_model_begin_profile(ferrum_model_t *model);
+/** Time since the last part belongs to @p part; only when measuring. */
+void ferrum_model_note_part(ferrum_model_t *model, ferrum_model_part_t part);
+/** The end of a part: nothing but a look at a flag when nobody measures. */
+static inline void ferrum_model_end_part(ferrum_model_t *model, ferrum_model_part_t part)
+{
+    if (model->profile.on)
+        ferrum_model_note_part(model, part);
 }
 
 /* ---- model_load.c ---- */

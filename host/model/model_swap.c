@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "host/model/kv_migrate.h"
-#include "host/model/model_internal.h"
+#include "host/model/model_handle.h"
 
 /* ---- weights ---- */
 
@@ -188,16 +188,14 @@ static ferrum_status_t rebuild_handle(void *self, const ferrum_generation_t *nex
 {
     ferrum_model_t *model = self;
     in_use_t use = look_safely(model);
-    const ferrum_model_sizes_t sizes = model->sizes;
     (void)next;
-    ferrum_model_t *other = calloc(1, sizeof *other);
+    ferrum_model_t *other =
+        ferrum_model_new_handle(model->shared, model->session, &model->sizes, err);
     if (!other)
-        return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,
-                           "out of memory for a model");
-    memcpy(other, model, offsetof(ferrum_model_t, object));
+        return FERRUM_OUT_OF_MEMORY;
     model->other = other;
     FERRUM_TRY(ferrum_model_open_side(other, model->shared->other, model->session->other.context,
-                                      &sizes, err));
+                                      &model->sizes, err));
     return grow(other, &use, err);
 }
 

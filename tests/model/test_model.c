@@ -169,6 +169,38 @@ START_TEST(batch_equals_single)
 }
 END_TEST
 
+/* Nothing is measured unless asked for; then every part has its time, and results stay. */
+START_TEST(profile_of_passes)
+{
+    ferrum_model_profile_t profile = {.head = FERRUM_HEAD(ferrum_model_profile_t)};
+    ferrum_error_t err = FERRUM_ERROR_INIT;
+    uint64_t total = 0;
+    prefill(1, prompt, 7, logits);
+    ck_assert_int_eq(ferrum_model_profile_read(model, &profile, &err), FERRUM_OK);
+    ck_assert_uint_eq(profile.passes, 0);
+    ck_assert_int_eq(ferrum_model_profile_start(model, 1, &err), FERRUM_OK);
+    prefill(2, prompt, 7, again);
+    ck_assert_mem_eq(logits, again, SYNTH_VOCAB * sizeof(float));
+    decode(2, 3, again);
+    ck_assert_int_eq(ferrum_model_profile_read(model, &profile, &err), FERRUM_OK);
+    ck_assert_uint_eq(profile.passes, 2);
+    for (ferrum_model_part_t part = 0; part < FERRUM_MODEL_PARTS; part++) {
+        ck_assert_ptr_nonnull(ferrum_model_part_name(part));
+        ck_assert_msg(profile.ns[part] > 0, "no time for %s", ferrum_model_part_name(part));
+        total += profile.ns[part];
+    }
+    ck_assert_uint_gt(total, profile.ns[FERRUM_MODEL_PART_EXPERTS]);
+    ck_assert_ptr_null(ferrum_model_part_name(FERRUM_MODEL_PARTS));
+    ck_assert_int_eq(ferrum_model_profile_start(model, 0, &err), FERRUM_OK);
+    decode(2, 3, again);
+    ck_assert_int_eq(ferrum_model_profile_read(model, &profile, &err), FERRUM_OK);
+    ck_assert_uint_eq(profile.passes, 0);
+    ck_assert_int_eq(ferrum_model_profile_start(NULL, 1, &err), FERRUM_INVALID_ARGUMENT);
+    profile.head.size = 8;
+    ck_assert_int_eq(ferrum_model_profile_read(model, &profile, &err), FERRUM_INVALID_ARGUMENT);
+}
+END_TEST
+
 START_TEST(refusals)
 {
     ferrum_error_t err = FERRUM_ERROR_INIT;
@@ -441,6 +473,7 @@ static Suite *make_suite(void)
     tcase_add_test(plain, later_prefill_continues);
     tcase_add_test(plain, reset_empties);
     tcase_add_test(plain, batch_equals_single);
+    tcase_add_test(plain, profile_of_passes);
     tcase_add_test(plain, refusals);
     tcase_add_test(plain, capacity_is_an_error);
     tcase_add_test(plain, failed_steps_leave_requests_alone);

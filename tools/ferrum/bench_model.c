@@ -16,7 +16,8 @@ typedef struct model_flags {
 
 enum {
     MAX_RUNS = 100,
-    COLUMNS = 9 + BENCH_COUNTERS
+    PARTS = FERRUM_MODEL_PARTS,
+    COLUMNS = 9 + BENCH_COUNTERS + PARTS
 };
 
 /* One phase of a run: its speed, and the model's counters before and after. */
@@ -24,6 +25,7 @@ typedef struct phase {
     double tokens_per_second;
     ferrum_context_stats_t before, after;
     double steps;
+    ferrum_model_profile_t profile; /* of a run that measures it */
 } phase_t;
 
 /* head.size is 0 when the backend counts nothing. */
@@ -33,6 +35,14 @@ static ferrum_context_stats_t read_counters(const ferrum_model_t *model)
     if (ferrum_model_get_stats(model, &stats, NULL) != FERRUM_OK)
         stats.head.size = 0;
     return stats;
+}
+
+/* The end of a phase that was measured, and the begin of the next one. */
+static ferrum_status_t take_profile(ferrum_model_t *model, phase_t *phase, ferrum_error_t *err)
+{
+    phase->profile = (ferrum_model_profile_t){.head = FERRUM_HEAD(ferrum_model_profile_t)};
+    FERRUM_TRY(ferrum_model_profile_read(model, &phase->profile, err));
+    return phase->profile.passes > 0 ? ferrum_model_profile_start(model, 1, err) : FERRUM_OK;
 }
 
 /* One run: `batch` requests, a prompt each, then shared decode steps. */
@@ -58,6 +68,8 @@ static ferrum_status_t one_run(const model_flags_t *flags, ferrum_model_t *model
     }
     prefill->tokens_per_second = (double)batch * prompt / (cli_now() - start);
     prefill->after = decode->before = read_counters(model);
+    if (status == FERRUM_OK)
+        status = take_profile(model, prefill, err);
     start = cli_now();
     for (int step = 0; step < flags->tokens && status == FERRUM_OK; step++) {
         if (cli_interrupted)
@@ -71,15 +83,28 @@ static ferrum_status_t one_run(const model_flags_t *flags, ferrum_model_t *model
     }
     decode->tokens_per_second = (double)batch * flags->tokens / (cli_now() - start);
     decode->after = read_counters(model);
+    if (status == FERRUM_OK)
+        status = take_profile(model, decode, err);
     ferrum_model_reset(model);
     free(ids);
     return status;
 }
 
-/* Speeds of all runs; what was counted in the last one. */
+/* Each part's share of the time of a pass. */
+static void share_cells(const ferrum_model_profile_t *profile, bench_cell_t cells[PARTS])
+{
+    uint64_t total = 0;
+    for (int i = 0; i < PARTS; i++)
+        total += profile->ns[i];
+    for (ferrum_model_part_t i = 0; i < PARTS; i++)
+        cells[i] = (bench_cell_t){ferrum_model_part_name(i), NULL,
+                                  total ? (double)profile->ns[i] / (double)total : 0, 3};
+}
+
+/* Speeds of all runs; what was counted in the last one, and where the time of one more went. */
 static void print_rows(const model_flags_t *flags, const ferrum_runtime_t *runtime,
                        const ferrum_model_info_t *info, double speeds[2][MAX_RUNS],
-                       const phase_t phases[2])
+                       const phase_t phases[2], const phase_t measured[2])
 {
     bench_table_t table = {.output = flags->table};
     bench_table_begin(&table);
@@ -98,7 +123,8 @@ static void print_rows(const model_flags_t *flags, const ferrum_runtime_t *runti
             {"best", NULL, max, 2},
         };
         bench_counters_cells(&phases[i].before, &phases[i].after, phases[i].steps,
-                             cells + COLUMNS - BENCH_COUNTERS);
+                             cells + COLUMNS - PARTS - BENCH_COUNTERS);
+        share_cells(&measured[i].profile, cells + COLUMNS - PARTS);
         bench_table_row(&table, cells, COLUMNS);
     }
     bench_table_end(&table);
@@ -111,7 +137,7 @@ static int run(const model_flags_t *flags)
     ferrum_error_t err = FERRUM_ERROR_INIT;
     ferrum_model_info_t info = {.head = FERRUM_HEAD(ferrum_model_info_t)};
     double speeds[2][MAX_RUNS];
-    phase_t phases[2];
+    phase_t phases[2], measured[2];
     uint32_t capacity = (uint32_t)(flags->prompt + flags->tokens + 1);
     int rc = cli_open_model(flags->model, capacity, (uint32_t)flags->batch, &runtime, &model);
     if (rc != CLI_OK)
@@ -132,7 +158,11 @@ static int run(const model_flags_t *flags)
             speeds[p][i < 0 ? 0 : i] = phases[p].tokens_per_second;
     }
     if (status == FERRUM_OK)
-        print_rows(flags, runtime, &info, speeds, phases);
+        status = ferrum_model_profile_start(model, 1, &err);
+    if (status == FERRUM_OK)
+        status = one_run(flags, model, info.vocab, tokens, logits, measured, &err);
+    if (status == FERRUM_OK)
+        print_rows(flags, runtime, &info, speeds, phases, measured);
     rc = status == FERRUM_OK ? cli_finish_output() : cli_fail(&err, status, CLI_FAILED);
     free(logits);
     free(tokens);

@@ -116,6 +116,45 @@ FERRUM_API void ferrum_model_release(ferrum_model_t *model, uint64_t id);
 /** Forget all requests. */
 FERRUM_API void ferrum_model_reset(ferrum_model_t *model);
 
+/* ---- where the time of a pass goes ---- */
+
+/** Parts of a pass, in order. */
+typedef uint32_t ferrum_model_part_t;
+enum {
+    FERRUM_MODEL_PART_EMBEDDING, /**< decoding rows of the embedding, uploads */
+    FERRUM_MODEL_PART_NORMS,     /**< but for those that end the experts' part */
+    FERRUM_MODEL_PART_QKV,       /**< the projection */
+    FERRUM_MODEL_PART_ATTENTION, /**< norms of q and k, rotation, cache, attention */
+    FERRUM_MODEL_PART_OUTPUT,    /**< the output projection */
+    FERRUM_MODEL_PART_ROUTER,    /**< router logits */
+    FERRUM_MODEL_PART_EXPERTS,   /**< routing, experts, residual, next norm */
+    FERRUM_MODEL_PART_HEAD,
+    FERRUM_MODEL_PART_LOGITS, /**< reading them back */
+    FERRUM_MODEL_PARTS
+};
+
+/** Time per part since profile_start. */
+typedef struct ferrum_model_profile {
+    ferrum_head_t head;
+    uint64_t passes;
+    uint64_t ns[16]; /**< by ferrum_model_part_t; the rest is zero */
+} ferrum_model_profile_t;
+
+/** Frozen least size of ferrum_model_profile_t. */
+#define FERRUM_MODEL_PROFILE_MIN_SIZE 144u
+
+/** Clear the times and measure (or, with @p on 0, stop). Measuring waits for the device after every
+ *  part and does without graphs. Errors: INVALID_ARGUMENT; those of a swap under way.
+ *  [one-per-model] Since 1.0. */
+FERRUM_API ferrum_status_t ferrum_model_profile_start(ferrum_model_t *model, int on,
+                                                      ferrum_error_t *err);
+/** Times so far; head of @p out_profile is set by the caller. [one-per-model] Since 1.0. */
+FERRUM_API ferrum_status_t ferrum_model_profile_read(const ferrum_model_t *model,
+                                                     ferrum_model_profile_t *out_profile,
+                                                     ferrum_error_t *err);
+/** Lower-case name of a part, NULL beyond the last. [any-thread] Since 1.0. */
+FERRUM_API const char *ferrum_model_part_name(ferrum_model_part_t part);
+
 /* ---- text, with the tokenizer of the model's own files ---- */
 
 /**
