@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-# Exchanging the backend under traffic: 500 swaps here, FERRUM_TEST_SWAPS of them in check-long.
+# Exchanging the backend under traffic: 500 swaps in check, 10,000 in check-long.
 if HAVE_CHECK
 swap_tests = \
+	tests/swap/test_kv_migrate \
 	tests/swap/test_load \
 	tests/swap/test_swap
 check_PROGRAMS += $(swap_tests)
@@ -21,6 +22,9 @@ tests_swap_libswap_test_la_SOURCES = \
 	tests/swap/fixture.c tests/swap/fixture.h \
 	tests/swap/process.c tests/swap/process.h
 
+tests_swap_test_kv_migrate_CPPFLAGS = $(swap_tests_cppflags)
+tests_swap_test_kv_migrate_LDADD = $(swap_tests_ldadd)
+tests_swap_test_kv_migrate_LDFLAGS = -Wl,-u,ferrum_moe_env_parse # libraries before it
 tests_swap_test_load_CPPFLAGS = $(swap_tests_cppflags)
 tests_swap_test_load_LDADD = $(swap_tests_ldadd)
 tests_swap_test_swap_CPPFLAGS = $(swap_tests_cppflags)
@@ -40,3 +44,8 @@ docs_examples_server_swap_CPPFLAGS = $(host_cppflags)
 docs_examples_server_swap_LDADD = libferrum.la
 dist_check_SCRIPTS += tests/swap/server.sh
 TESTS += tests/swap/server.sh
+
+check-long: check-long-swap
+check-long-swap: tests/swap/test_load backends/cpu/cpu.la
+	$(AM_TESTS_ENVIRONMENT) FERRUM_TEST_SWAPS=10000 tests/swap/test_load
+.PHONY: check-long check-long-swap
