@@ -37,7 +37,7 @@ AC_DEFUN([FERRUM_CUDA], [
   AS_IF([test $ferrum_cuda = no && test "x$with_cuda" != xno && test "x$with_cuda" != xauto],
     [AC_MSG_ERROR([--with-cuda=$with_cuda, but no nvcc 12.8 or later works; see config.log])])
   AS_IF([test $ferrum_cuda = no && test "x$with_cuda" = xauto],
-    [AC_MSG_NOTICE([no nvcc 12.8 or later: the cuda backend is left out])])
+    [AC_MSG_WARN([no nvcc 12.8 or later: the cuda backend is left out])])
   AM_CONDITIONAL([FERRUM_CUDA], [test $ferrum_cuda = yes])
 
   FERRUM_CUDA_EMULATOR

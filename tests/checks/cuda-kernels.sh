@@ -17,8 +17,8 @@ for file in "$FERRUM_TEST_SRCDIR"/kernels/cuda/*; do
 done
 
 bytes=$(wc -c <"$image")
-if [ "$bytes" -gt 12582912 ]; then
-    echo "the image has $bytes bytes, 12 MiB are the limit"
+if [ "$bytes" -gt 16777216 ]; then
+    echo "the image has $bytes bytes, 16 MiB are the limit"
     bad=1
 fi
 

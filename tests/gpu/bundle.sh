@@ -37,7 +37,7 @@ run()
 }
 
 run "$emulator"
-for file in summary info conformance bench-gptq4 bench-q4_k tokens-tiny-qwen3moe-gptq; do
+for file in summary info conformance bench-gptq4 bench-q4_k tokens-gptq; do
     [ -s "$work/results/$file.json" ] || { echo "$file.json is missing or empty"; bad=1; }
 done
 grep -q '"passed": true' "$work/results/summary.json" || bad=1

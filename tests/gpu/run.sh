@@ -113,12 +113,12 @@ conform()
     esac
 }
 
-# The same greedy text from the processor and from the GPU.
+# The same greedy text from the processor and from the GPU: model, prompt.
 same_text()
 {
     for backend in cpu cuda; do
         FERRUM_LOG_LEVEL=2 "$ferrum" generate -b $backend -m "$here/models/$1" \
-            -p 'In the beginning' -n $tokens --temperature 0 >"$out/$1.$backend.txt" || return
+            -p "$2" -n $tokens --temperature 0 >"$out/$1.$backend.txt" || return
     done
     same=true
     cmp -s "$out/$1.cpu.txt" "$out/$1.cuda.txt" || same=false
@@ -156,9 +156,11 @@ fi
     if [ $bad = 0 ]; then
         step 120 mandatory conformance conformance.json conform "$cuda" $groups
         step 90 mandatory conformance-bf16 conformance-bf16.json conform -a bf16 "$cuda" $bf16_groups
-        for model in tiny-qwen3moe-q4_k.gguf tiny-qwen3moe-gptq; do
-            step 40 mandatory "tokens-$model" "tokens-$model.json" same_text $model
-        done
+        # In models/expected.json these lead by 0.12 and more for 16 tokens: f16 cannot turn them.
+        step 40 mandatory tokens-gguf tokens-gguf.json same_text \
+            tiny-qwen3moe-q4_k.gguf 'In the beginning'
+        step 40 mandatory tokens-gptq tokens-gptq.json same_text \
+            tiny-qwen3moe-gptq 'And the LORD said unto Moses,'
         for format in gptq4 q4_k; do
             step 120 mandatory bench-$format bench-$format.json bench $format
         done
