@@ -56,8 +56,10 @@ loader_tests = \
 	tests/loader/test_open \
 	tests/loader/test_options \
 	tests/loader/test_probe \
+	tests/loader/test_refusals \
 	tests/loader/test_reopen \
-	tests/loader/test_select
+	tests/loader/test_select \
+	tests/loader/test_setuid
 
 check_PROGRAMS += $(loader_tests)
 TESTS += $(loader_tests)
@@ -86,8 +88,12 @@ tests_loader_test_options_CPPFLAGS = $(loader_tests_cppflags)
 tests_loader_test_options_LDADD = $(loader_tests_ldadd)
 tests_loader_test_probe_CPPFLAGS = $(loader_tests_cppflags)
 tests_loader_test_probe_LDADD = $(loader_tests_ldadd)
+tests_loader_test_refusals_CPPFLAGS = $(loader_tests_cppflags)
+tests_loader_test_refusals_LDADD = $(loader_tests_ldadd)
 tests_loader_test_reopen_CPPFLAGS = $(loader_tests_cppflags)
 tests_loader_test_reopen_LDADD = $(loader_tests_ldadd)
 tests_loader_test_select_CPPFLAGS = $(loader_tests_cppflags)
 tests_loader_test_select_LDADD = $(loader_tests_ldadd)
+tests_loader_test_setuid_CPPFLAGS = $(loader_tests_cppflags)
+tests_loader_test_setuid_LDADD = $(loader_tests_ldadd)
 endif
