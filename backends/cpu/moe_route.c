@@ -5,6 +5,7 @@
 #include "backends/cpu/entries.h"
 #include "backends/cpu/parallel.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -24,6 +25,12 @@ typedef struct route {
     uint32_t groups; /**< 1: none */
     uint32_t topk_groups;
 } route_t;
+
+/** A sum of finite values that stays finite: -infinity marks what must not be picked. */
+static float finite_sum(float a, float b)
+{
+    return fmaxf(-FLT_MAX, fminf(FLT_MAX, a + b));
+}
 
 /** Index of the largest value, the lowest one of equals. */
 static uint32_t largest(const float *values, uint32_t n)
@@ -74,7 +81,7 @@ static float top_two_sum(const float *values, uint32_t n)
             second = values[i];
         }
     }
-    return n > 1 ? first + second : first;
+    return n > 1 ? finite_sum(first, second) : first;
 }
 
 /** Rule out all but the best groups: a group's score is the sum of its two best experts. */
@@ -110,7 +117,7 @@ static void route_row(void *arg, uint64_t item, uint32_t thread)
 
     score(route, route->logits + item * route->experts, scores);
     for (uint32_t e = 0; e < route->experts; e++)
-        selection[e] = route->bias ? scores[e] + route->bias[e] : scores[e];
+        selection[e] = route->bias ? finite_sum(scores[e], route->bias[e]) : scores[e];
     if (route->groups > 1)
         mask_groups(route, selection, selection + route->experts);
     for (uint32_t j = 0; j < route->top_k; j++) {

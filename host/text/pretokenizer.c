@@ -8,10 +8,15 @@
 
 #include <ferrum/util.h>
 
+/* A pattern comes out of a file: what one match of it may cost. PCRE2 would allow 20 GB. */
+#define MOST_STEPS 10000000u
+#define MOST_HEAP_KIB (256u << 10)
+
 /* Everything that one call of cut hands down. */
 typedef struct cutter {
     const ferrum_pretokenizer_t *pretokenizer;
     pcre2_match_data *match;
+    pcre2_match_context *limits;
     const char *text;    /* what words are pointers into */
     const char *subject; /* what is matched; as long as `text` */
     ferrum_word_fn_t on_word;
@@ -102,10 +107,10 @@ static ferrum_status_t find(const cutter_t *c, uint32_t level, size_t begin, siz
     const pcre2_code *code = c->pretokenizer->patterns[level];
     PCRE2_SPTR piece = (PCRE2_SPTR)(c->subject + begin);
     uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY;
-    int rc = pcre2_match(code, piece, end - begin, from - begin, options, c->match, NULL);
+    int rc = pcre2_match(code, piece, end - begin, from - begin, options, c->match, c->limits);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
         rc = pcre2_match(code, piece, end - begin, from - begin, options | PCRE2_NO_JIT, c->match,
-                         NULL);
+                         c->limits);
     *out_found = rc >= 0;
     if (rc == PCRE2_ERROR_NOMATCH)
         return FERRUM_OK;
@@ -150,16 +155,26 @@ ferrum_status_t ferrum_pretokenizer_cut(const ferrum_pretokenizer_t *pretokenize
         return on_word(context, text, bytes, err);
     bool failed;
     char *copy = replace_vowel_separator(text, bytes, &failed);
-    cutter_t c = {
-        pretokenizer, pcre2_match_data_create(1, NULL), text, copy ? copy : text, on_word, context,
-        err};
+    cutter_t c = {.pretokenizer = pretokenizer,
+                  .match = pcre2_match_data_create(1, NULL),
+                  .limits = pcre2_match_context_create(NULL),
+                  .text = text,
+                  .subject = copy ? copy : text,
+                  .on_word = on_word,
+                  .context = context,
+                  .err = err};
     ferrum_status_t status;
-    if (failed || !c.match)
+    if (c.limits) {
+        (void)pcre2_set_match_limit(c.limits, MOST_STEPS);
+        (void)pcre2_set_heap_limit(c.limits, MOST_HEAP_KIB);
+    }
+    if (failed || !c.match || !c.limits)
         status = ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_OTHER,
                              "no memory to cut %zu bytes of text", bytes);
     else
         status = cut_level(&c, 0, 0, bytes);
     pcre2_match_data_free(c.match);
+    pcre2_match_context_free(c.limits);
     free(copy);
     return status;
 }

@@ -8,7 +8,8 @@ fault_ldflags = \
 	-Wl,--wrap=fopen,--wrap=dlopen,--wrap=dlclose,--wrap=dlsym \
 	-Wl,--wrap=pthread_create,--wrap=pthread_mutex_init \
 	-Wl,--wrap=pthread_cond_init,--wrap=hwloc_topology_init,--wrap=hwloc_topology_load \
-	-Wl,--wrap=pcre2_compile_8,--wrap=pcre2_match_data_create_8,--wrap=utf8proc_map
+	-Wl,--wrap=pcre2_compile_8,--wrap=pcre2_match_data_create_8 \
+	-Wl,--wrap=pcre2_match_context_create_8,--wrap=utf8proc_map
 
 check_LTLIBRARIES += tests/support/libferrum-test-faults.la
 tests_support_libferrum_test_faults_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) \

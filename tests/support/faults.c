@@ -160,9 +160,15 @@ static void expect_trace(const faults_operation_t *operation, long call,
 
 static bool is_memory(const char *name)
 {
-    static const char *const names[] = {
-        "malloc",        "calloc",          "realloc",      "posix_memalign",
-        "aligned_alloc", "pcre2_compile_8", "utf8proc_map", "pcre2_match_data_create_8"};
+    static const char *const names[] = {"malloc",
+                                        "calloc",
+                                        "realloc",
+                                        "posix_memalign",
+                                        "aligned_alloc",
+                                        "pcre2_compile_8",
+                                        "utf8proc_map",
+                                        "pcre2_match_data_create_8",
+                                        "pcre2_match_context_create_8"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(names[i], name) == 0)
             return true;

@@ -51,6 +51,8 @@ WRAP(int, hwloc_topology_init, (hwloc_topology_t * out), (out), ENOMEM, -1)
 WRAP(int, hwloc_topology_load, (hwloc_topology_t topology), (topology), EIO, -1)
 WRAP(pcre2_match_data *, pcre2_match_data_create_8,
      (uint32_t pairs, pcre2_general_context *context), (pairs, context), ENOMEM, NULL)
+WRAP(pcre2_match_context *, pcre2_match_context_create_8, (pcre2_general_context * context),
+     (context), ENOMEM, NULL)
 WRAP(utf8proc_ssize_t, utf8proc_map,
      (const utf8proc_uint8_t *text, utf8proc_ssize_t bytes, utf8proc_uint8_t **out,
       utf8proc_option_t options),
