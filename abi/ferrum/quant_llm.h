@@ -440,7 +440,9 @@ typedef struct ferrum_quant_llm_ops {
      * The same for a mixed batch: sequence s owns tokens cu_seqlens[s] .. cu_seqlens[s+1] of
      * m_total and starts at pos_offsets[s]. cu_seqlens i32 [num_seqs+1], pos_offsets i32
      * [num_seqs], block_tables i32 [num_seqs, max_blocks_per_seq]; q_out token-major
-     * [m_total, q_heads, head_dim]. [one-per-context] Since 1.0.
+     * [m_total, q_heads, head_dim]. Tokens from cu_seqlens[num_seqs] on are padding, so that one
+     * graph serves every batch up to its size: nothing is written for them. A backend without
+     * FERRUM_CAP_GRAPH may refuse them. [one-per-context] Since 1.0.
      */
     ferrum_status_t (*paged_kv_write_varlen)(
         ferrum_context_t *ctx, const ferrum_buffer_t *qkv, const ferrum_rope_t *rope,
@@ -463,7 +465,8 @@ typedef struct ferrum_quant_llm_ops {
                                               ferrum_error_t *err);
     /**
      * Attention of a mixed batch: q, out token-major [total_q, num_heads, head_dim]; local token i
-     * of sequence s sees keys 0 .. pos_offsets[s]+i, at most the last sliding_window.
+     * of sequence s sees keys 0 .. pos_offsets[s]+i, at most the last sliding_window. Rows of
+     * padding (see paged_kv_write_varlen) become zeros.
      * @param max_kv_len upper bound of any sequence's keys (sizes scratch)
      * [one-per-context] Since 1.0.
      */

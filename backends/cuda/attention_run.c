@@ -80,9 +80,10 @@ static ferrum_status_t run_prefill(ferrum_context_t *ctx, const tiles_t *tiles,
     const uint64_t group = args->heads / args->kv.kv_heads;
     const uint64_t each = ferrum_cuda_ceil(args->q_len * group, BLOCK_ROWS);
     /* How queries are shared out is known on the device only: a tile may be begun per sequence. */
-    const uint64_t most = args->visible == FERRUM_VISIBLE_VARLEN
-                              ? args->queries * group / BLOCK_ROWS + args->sequences
-                              : each * args->sequences;
+    const uint64_t most =
+        args->visible == FERRUM_VISIBLE_VARLEN
+            ? ferrum_cuda_ceil(args->queries * group, BLOCK_ROWS) + args->sequences
+            : each * args->sequences;
     const ferrum_cuda_grid_t grid = {most, args->kv.kv_heads, 1, THREADS,
                                      tile_bytes(tiles->head_dim, BLOCK_ROWS)};
     return ferrum_cuda_launch(ctx, tiles->prefill, grid, args, err);

@@ -23,6 +23,8 @@ FERRUM_DEVICE gpu::keys_t visible_keys(const ferrum_attention_args_t &args, uint
 
     if (args.visible != FERRUM_VISIBLE_VARLEN)
         return gpu::keys_of(args, query / args.q_len, query % args.q_len);
+    if (int32_t(query) >= starts[args.sequences])
+        return {0, 0, 0}; /* behind the last sequence */
     const uint32_t sequence = gpu::sequence_of(starts, args.sequences, query);
     return gpu::keys_of(args, sequence, query - uint32_t(starts[sequence]));
 }

@@ -6,8 +6,9 @@
  *   grid y   KV head
  *
  * Each of four warps has 16 of the rows; all go through the same keys (attention_tile.cuh), from the
- * first that any row sees to the last. Which sequence a block works on is found in cu_seqlens;
- * blocks beyond the last tile have nothing to do. A query that sees no key gives zeros.
+ * first that any row sees to the last. Which sequence a block works on is found in cu_seqlens; the
+ * blocks beyond the last tile clear the rows behind the last sequence, 64 each. A query that sees no
+ * key gives zeros.
  *
  * Traffic: each key and value once per 64 rows.
  */
@@ -32,8 +33,10 @@ template <class T, uint32_t DIM> struct prefill {
         return end > first ? end - first : 0;
     }
 
-    /** The sequence that this block's tile belongs to, and which of its tiles it is. */
-    static FERRUM_DEVICE_MEMBER bool find_work(const ferrum_attention_args_t &args, work_t *out_work)
+    /** The sequence that this block's tile belongs to, and which of its tiles it is; false for a
+     * block beyond them, and @p out_left says how far. */
+    static FERRUM_DEVICE_MEMBER bool find_work(const ferrum_attention_args_t &args,
+                                               work_t *out_work, uint32_t *out_left)
     {
         const uint32_t group = tile::group(args);
         uint32_t left = gpu::block_x();
@@ -56,7 +59,24 @@ template <class T, uint32_t DIM> struct prefill {
             }
             left -= tiles;
         }
+        *out_left = left;
         return false;
+    }
+
+    /** Rows behind the last sequence, from number left * ROWS on. */
+    static FERRUM_DEVICE_MEMBER void clear(const ferrum_attention_args_t &args, uint32_t left)
+    {
+        const uint32_t used = static_cast<const uint32_t *>(args.lengths)[args.sequences];
+        const uint32_t group = tile::group(args);
+
+        if (args.visible != FERRUM_VISIBLE_VARLEN || used >= args.queries)
+            return;
+        const work_t rest = {0, gpu::block_y(), 0, (args.queries - used) * group, 0, 0, used};
+        for (uint32_t i = gpu::thread_x(); i < tile::ROWS * DIM; i += tile::THREADS) {
+            const uint32_t row = left * tile::ROWS + i / DIM;
+            if (row < rest.row_count)
+                static_cast<T *>(args.out)[tile::place(args, rest, row) + i % DIM] = T{};
+        }
     }
 
     static FERRUM_DEVICE_MEMBER void store(const ferrum_attention_args_t &args, const work_t &work,
@@ -87,9 +107,12 @@ template <class T, uint32_t DIM> struct prefill {
     {
         typename tile::rows_t rows;
         work_t work;
+        uint32_t left = 0;
 
-        if (!find_work(args, &work))
+        if (!find_work(args, &work, &left)) {
+            clear(args, left);
             return;
+        }
         tile::run(args, work, rows);
         store(args, work, rows);
     }

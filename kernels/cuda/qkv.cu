@@ -5,7 +5,7 @@
  * One warp per (token, head vector): grid (tokens, ceil(vectors/4)), 128 threads, no shared memory.
  * Vectors are the q heads, then (has_kv) the k heads, then the v heads. By mode a q or k vector is
  * normed (f32), rotated by its position and rounded once; v is moved. Positions without a block in
- * the pool and angles without a row in the tables are skipped.
+ * the pool, angles without a row in the tables and tokens behind the last sequence are skipped.
  */
 #include "kernels/cuda/args.h"
 #include "kernels/cuda/block.cuh"
@@ -85,6 +85,9 @@ template <class T> FERRUM_DEVICE void qkv_norm_rope(const ferrum_qkv_args_t &arg
     if (vector >= vectors)
         return;
     const T *in = static_cast<const T *>(args.qkv) + (size_t(token) * vectors + vector) * kv.head_dim;
+    if (args.cu_seqlens &&
+        int32_t(token) >= static_cast<const int32_t *>(args.cu_seqlens)[args.sequences])
+        return;
     const token_t where = locate(args, token);
 
     if (vector < args.q_heads) {

@@ -15,6 +15,7 @@ cuda_tests = \
 	tests/cuda/test_attention \
 	tests/cuda/test_device \
 	tests/cuda/test_graph \
+	tests/cuda/test_layer \
 	tests/cuda/test_moe \
 	tests/cuda/test_ops \
 	tests/cuda/test_tokens \
@@ -57,6 +58,10 @@ tests_cuda_test_gemm_LDADD = $(cuda_tests_ldadd) -lm
 tests_cuda_test_graph_CPPFLAGS = $(cuda_tests_cppflags)
 tests_cuda_test_graph_SOURCES = tests/cuda/test_graph.c $(cuda_tests_fixture)
 tests_cuda_test_graph_LDADD = $(cuda_tests_ldadd)
+tests_cuda_test_layer_CPPFLAGS = $(cuda_tests_cppflags)
+tests_cuda_test_layer_SOURCES = \
+	tests/cuda/test_layer.c tests/cuda/layers.c tests/cuda/layers.h $(cuda_tests_fixture)
+tests_cuda_test_layer_LDADD = $(cuda_tests_ldadd) -lm
 tests_cuda_test_moe_CPPFLAGS = $(cuda_tests_cppflags)
 tests_cuda_test_moe_SOURCES = \
 	tests/cuda/test_moe.c tests/cuda/layers.c tests/cuda/layers.h $(cuda_tests_fixture)
