@@ -40,6 +40,8 @@ typedef struct tile {
     const uint8_t
         *ahead[PANELS]; /**< what each group asks ahead_step bytes of, ahead_bytes in all */
     size_t ahead_step, ahead_bytes;
+    bool more;           /**< panels follow in this call */
+    const float *next_y; /**< their outputs, asked for with the last block; or NULL */
 } tile_t;
 
 INLINE __m512i word(const void *p)
@@ -66,8 +68,12 @@ INLINE void store_cells(const tile_t *tile, int panels, int tokens, __m512 acc[P
 
 /** Ask for the g-th part of what is multiplied next. To the second-level cache, since it is a while
  *  until it is read; a few lines per group, since misses share the units of loads. */
-INLINE void prefetch(const tile_t *tile, int panels, uint32_t g)
+INLINE void prefetch(const tile_t *tile, int panels, int tokens, uint32_t g)
 {
+    if (tile->next_y && g < (uint32_t)tokens)
+        for (int p = 0; p < PANELS; p++)
+            _mm_prefetch((const char *)(tile->next_y + (ptrdiff_t)g * tile->ldy + p * ROWS),
+                         _MM_HINT_T0);
     const size_t end = (g + 1) * tile->ahead_step;
     for (size_t at = g * tile->ahead_step; at < end && at < tile->ahead_bytes; at += VECTOR)
         UNROLL for (int p = 0; p < panels; p++)
@@ -99,7 +105,7 @@ INLINE void tile_fast(const tile_t *tile, int panels, int tokens, int halves)
         const int steps = 8 / halves;
         __m512i sum[PANELS][TOKENS];
         if (halves == 1 || i % 2 == 0)
-            prefetch(tile, panels, g);
+            prefetch(tile, panels, tokens, g);
         UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++) sum[p][t] =
             _mm512_set1_epi32(x[t]->start[i]);
         UNROLL for (int s = 0; s < steps; s++)
@@ -144,7 +150,7 @@ INLINE void sum_fold(const tile_t *tile, int panels, int tokens, uint32_t first,
     UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int p = 0; p < panels; p++)
         UNROLL for (int c = 0; c < chains; c++) part[p][t][c] = _mm512_setzero_si512();
     for (uint32_t g = first; g < first + tile->fold; g++) {
-        prefetch(tile, panels, g);
+        prefetch(tile, panels, tokens, g);
         UNROLL for (int s = 0; s < 16; s++)
         {
             const size_t at = g * (size_t)16 + (size_t)s;
@@ -250,6 +256,7 @@ static void multiply_block(const call_t *call, uint32_t block, uint32_t panels,
                                                  : ALGORITHM_FAST;
     const uint8_t *x =
         call->x + block * (fast ? sizeof(ferrum_packed_fast_t) : sizeof(ferrum_packed_accurate_t));
+    const bool last = (block + 1) * BLOCK >= call->matrix->k;
     float *const y = tile->y;
     uint32_t left = (call->tokens + TOKENS - 1) / TOKENS;
     const size_t share = ahead ? (ahead_bytes / left + VECTOR - 1) / VECTOR * VECTOR : 0;
@@ -262,6 +269,7 @@ static void multiply_block(const call_t *call, uint32_t block, uint32_t panels,
         for (uint32_t i = 0; i < count; i++)
             tile->x[i] = x + (call->x_rows ? call->x_rows[t + i] : t + i) * call->x_stride;
         tile->y = y + (ptrdiff_t)t * tile->ldy;
+        tile->next_y = last && tile->more ? tile->y + PANELS * ROWS : NULL;
         tiles[algorithm][panels - 1][count - 1](tile);
         for (uint32_t p = 0; p < panels && ahead; p++)
             tile->ahead[p] += share;
@@ -322,8 +330,8 @@ void ferrum_packed_product_avx512vnni(const ferrum_packed_matrix_t *m,
             tile.lanes[p] = lanes_of(panel + p, row, end);
         /* Lanes before `row` are masked, and so is y before its begin. */
         tile.y = y + ((ptrdiff_t)panel * ROWS - (ptrdiff_t)row);
-        const uint8_t *ahead =
-            panel + panels < last ? m->panels + (panel + panels) * m->panel_stride : m->next;
+        tile.more = panel + panels < last;
+        const uint8_t *ahead = tile.more ? m->panels + (panel + panels) * m->panel_stride : m->next;
         multiply_panels(&call, panel, panels, ahead, &tile);
         panel += panels;
     }
