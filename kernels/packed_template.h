@@ -17,8 +17,8 @@
 #include "kernels/packed_unpack.h"
 
 enum {
-    TOKENS = 64,          /**< that share an unpacked block */
-    PREFETCH_BYTES = 4096 /**< ahead: about the latency of memory at the rate of one thread */
+    TOKENS = 64,      /**< that share an unpacked block */
+    NEAR_BYTES = 4096 /**< ahead, from the second-level cache or the next panel's memory */
 };
 
 #define EACH_TOKEN(t) UNROLL for (int t = 0; t < tokens; t++)
@@ -164,10 +164,10 @@ INLINE void unpack_codes(const ferrum_packed_matrix_t *m, ferrum_packed_kind_t k
     {
         const uint32_t part = (uint32_t)p, lane = part * LANES;
         const codes_t zeros = kind == FERRUM_PACKED_GPTQ4 ? gptq_zeros(m, u, lane) : codes_load(u);
-        words_t scale[2] = {0};
+        words_t scale[2];
         if (has_integers(kind) && precision == FERRUM_PACKED_ACCURATE)
             for (uint32_t h = 0; h < runs; h++)
-                scale[h] = words_scale(ints->s[j * runs + h] + lane);
+                scale[h] = words_scale(ints->s[j * runs + h] + lane, offset_of(kind));
         UNROLL for (uint32_t s = 0; s < STEPS; s++)
         {
             const codes_t codes = codes_of(kind, u + part * PART_BYTES, j, s, zeros);
@@ -180,9 +180,10 @@ INLINE void unpack_codes(const ferrum_packed_matrix_t *m, ferrum_packed_kind_t k
     }
 }
 
+/** Block @p b of a panel. The same block of the panel @p ahead (if any) is asked for. */
 INLINE void unpack_block(const ferrum_packed_matrix_t *m, ferrum_packed_kind_t kind,
-                         ferrum_packed_precision_t precision, const uint8_t *panel, uint32_t b,
-                         block_t *w)
+                         ferrum_packed_precision_t precision, const uint8_t *panel,
+                         const uint8_t *ahead, uint32_t b, block_t *w)
 {
     const uint32_t groups = m->k / GROUP, per_unit = unit_of(m, kind) / GROUP, first = b * GROUPS;
     const size_t group_bytes = m->unit_bytes / per_unit;
@@ -190,9 +191,13 @@ INLINE void unpack_block(const ferrum_packed_matrix_t *m, ferrum_packed_kind_t k
     w->groups = groups - first < GROUPS ? groups - first : GROUPS;
     for (uint32_t g = 0; g < w->groups; g++) {
         const uint32_t j = (first + g) % per_unit;
-        const uint8_t *u = panel + (size_t)((first + g) / per_unit) * m->unit_bytes;
-        for (size_t at = 0; at < group_bytes; at += VECTOR)
-            __builtin_prefetch(u + j * group_bytes + PREFETCH_BYTES + at);
+        const size_t unit = (size_t)((first + g) / per_unit) * m->unit_bytes;
+        const uint8_t *u = panel + unit;
+        for (size_t at = 0; at < group_bytes; at += VECTOR) {
+            __builtin_prefetch(u + j * group_bytes + NEAR_BYTES + at);
+            if (ahead)
+                __builtin_prefetch(ahead + unit + j * group_bytes + at, 0, 2);
+        }
         if (j == 0 && per_unit == GROUPS)
             if (has_integers(kind) || kind == FERRUM_PACKED_IQ4_XS)
                 unpack_ints(kind, u, &ints);
@@ -205,23 +210,23 @@ INLINE void unpack_block(const ferrum_packed_matrix_t *m, ferrum_packed_kind_t k
 }
 
 typedef void unpack_fn(const ferrum_packed_matrix_t *m, ferrum_packed_precision_t precision,
-                       const uint8_t *panel, uint32_t b, block_t *w);
+                       const uint8_t *panel, const uint8_t *ahead, uint32_t b, block_t *w);
 
 #define PACKED_KINDS(X)                                                                            \
     X(Q4_0)                                                                                        \
     X(Q4_1)                                                                                        \
     X(Q5_0)                                                                                        \
-    X(Q5_1) X(Q8_0) X(IQ4_NL) X(MXFP4) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_XS) X(GPTQ4)  \
-        X(GPTQ8)
+    X(Q5_1)                                                                                        \
+    X(Q8_0) X(IQ4_NL) X(MXFP4) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_XS) X(GPTQ4) X(GPTQ8)
 #define DEFINE_UNPACK(kind)                                                                        \
     static void unpack_##kind(const ferrum_packed_matrix_t *m,                                     \
                               ferrum_packed_precision_t precision, const uint8_t *panel,           \
-                              uint32_t b, block_t *w)                                              \
+                              const uint8_t *ahead, uint32_t b, block_t *w)                        \
     {                                                                                              \
         if (precision == FERRUM_PACKED_FAST)                                                       \
-            unpack_block(m, FERRUM_PACKED_##kind, FERRUM_PACKED_FAST, panel, b, w);                \
+            unpack_block(m, FERRUM_PACKED_##kind, FERRUM_PACKED_FAST, panel, ahead, b, w);         \
         else                                                                                       \
-            unpack_block(m, FERRUM_PACKED_##kind, FERRUM_PACKED_ACCURATE, panel, b, w);            \
+            unpack_block(m, FERRUM_PACKED_##kind, FERRUM_PACKED_ACCURATE, panel, ahead, b, w);     \
     }
 #define UNPACK_ENTRY(kind) [FERRUM_PACKED_##kind] = unpack_##kind,
 
@@ -230,8 +235,8 @@ static unpack_fn *const unpack_table[] = {PACKED_KINDS(UNPACK_ENTRY)};
 
 /** out[t] = panel times token t; tokens <= TOKENS. */
 static void panel_product(const ferrum_packed_matrix_t *m, ferrum_packed_precision_t precision,
-                          const uint8_t *panel, const uint8_t *const x[TOKENS], uint32_t tokens,
-                          float (*out)[ROWS])
+                          const uint8_t *panel, const uint8_t *ahead,
+                          const uint8_t *const x[TOKENS], uint32_t tokens, float (*out)[ROWS])
 {
     const ferrum_packed_traits_t *traits = ferrum_packed_traits(m->kind);
     const bool fast = precision == FERRUM_PACKED_FAST;
@@ -240,7 +245,7 @@ static void panel_product(const ferrum_packed_matrix_t *m, ferrum_packed_precisi
     step_t step = {.fold = ferrum_packed_fold(m)};
     memset(out, 0, tokens * sizeof *out);
     for (uint32_t b = 0; b * FERRUM_PACKED_BLOCK < m->k; b++) {
-        unpack_table[m->kind](m, precision, panel, b, &step.w);
+        unpack_table[m->kind](m, precision, panel, ahead, b, &step.w);
         step.minima = traits->minima ? step.w.groups << traits->halves : 0;
         for (uint32_t t = 0; t < tokens;) {
             const uint32_t size = tokens - t >= 4 ? 2 : tokens - t >= 2 ? 1 : 0;
@@ -266,8 +271,9 @@ void PACKED_PRODUCT(const ferrum_packed_matrix_t *m, ferrum_packed_precision_t p
         for (uint32_t done = 0, count; done < rows; done += count) {
             const uint32_t lane = (row + done) % ROWS;
             count = rows - done < ROWS - lane ? rows - done : ROWS - lane;
-            panel_product(m, precision, m->panels + (row + done) / ROWS * m->panel_stride, records,
-                          block, out);
+            const uint8_t *panel = m->panels + (row + done) / ROWS * m->panel_stride;
+            const uint8_t *ahead = done + count < rows ? panel + m->panel_stride : m->next;
+            panel_product(m, precision, panel, ahead, records, block, out);
             for (uint32_t t = 0; t < block; t++)
                 memcpy(y + (first + t) * ldy + done, out[t] + lane, count * sizeof *y);
         }

@@ -58,7 +58,7 @@ typedef struct block {
  *   INLINE void tile_words(const int16_t *words, const int16_t *const x[TILE], int tokens,
  *                          ints_t sums[TILE][PARTS]);
  * Integer scales of a register's rows as words_store() takes them:
- *   INLINE words_t words_scale(const int8_t *s);
+ *   INLINE words_t words_scale(const int8_t *s, int offset);
  * Store the weights (code - offset) * scale of a register: step `step`, rows of part `part`; scale
  * NULL: one:
  *   INLINE void words_store(int16_t *words, uint32_t step, uint32_t part, codes_t codes, int

@@ -181,8 +181,9 @@ INLINE ints_t ints_zero(void)
     return vdupq_n_s32(0);
 }
 
-INLINE words_t words_scale(const int8_t *s)
+INLINE words_t words_scale(const int8_t *s, int offset)
 {
+    (void)offset;
     return widen_i8(s);
 }
 

@@ -21,7 +21,6 @@ enum {
 
 typedef __m256i codes_t; /**< four code bytes of each row */
 typedef __m256i ints_t;
-typedef __m256i words_t;
 typedef __m256 floats_t;
 
 INLINE codes_t codes_load(const uint8_t *p)
@@ -175,24 +174,37 @@ INLINE __m256i word_at(const void *p)
 
 /* What AVX2 and AVX-VNNI share of packed_tile.h: a word is a pair of codes per lane. */
 
-INLINE words_t words_scale(const int8_t *s)
+/** Integer scales as second operands of vpmaddubsw, which multiplies one of two bytes with them and
+ *  the other one with zero: |code * s| <= 63 * 128. */
+typedef struct words {
+    __m256i even, odd;
+    __m256i offset; /**< offset * s in both words of a row */
+} words_t;
+
+INLINE words_t words_scale(const int8_t *s, int offset)
 {
     const __m256i row = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)s));
-    return _mm256_blend_epi16(row, _mm256_slli_epi32(row, 16), 0xaa);
+    const __m256i words = _mm256_blend_epi16(row, _mm256_slli_epi32(row, 16), 0xaa);
+    return (words_t){_mm256_and_si256(words, _mm256_set1_epi16(255)), _mm256_slli_epi16(words, 8),
+                     _mm256_mullo_epi16(words, _mm256_set1_epi16((short)offset))};
 }
 
 INLINE void words_store(int16_t *words, uint32_t step, uint32_t part, codes_t codes, int offset,
                         const words_t *scale)
 {
-    const __m256i bytes[2] = {_mm256_and_si256(codes, _mm256_set1_epi16(255)),
-                              _mm256_srli_epi16(codes, 8)};
-    UNROLL for (uint32_t i = 0; i < 2; i++)
-    {
-        __m256i v = _mm256_sub_epi16(bytes[i], _mm256_set1_epi16((short)offset));
-        if (scale)
-            v = _mm256_mullo_epi16(v, *scale);
-        _mm256_storeu_si256((void *)(words + ((2 * step + i) * PARTS + part) * 2 * LANES), v);
+    int16_t *to = words + (2 * step * PARTS + part) * 2 * LANES;
+    __m256i even, odd, less;
+    if (scale) {
+        even = _mm256_maddubs_epi16(codes, scale->even);
+        odd = _mm256_maddubs_epi16(codes, scale->odd);
+        less = scale->offset;
+    } else {
+        even = _mm256_and_si256(codes, _mm256_set1_epi16(255));
+        odd = _mm256_srli_epi16(codes, 8);
+        less = _mm256_set1_epi16((short)offset);
     }
+    _mm256_storeu_si256((void *)to, _mm256_sub_epi16(even, less));
+    _mm256_storeu_si256((void *)(to + PARTS * 2 * LANES), _mm256_sub_epi16(odd, less));
 }
 
 #endif /* FERRUM_KERNELS_LANES_AVX2_H */
