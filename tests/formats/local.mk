@@ -7,6 +7,7 @@ format_tests = \
 	tests/formats/test_model_config \
 	tests/formats/test_model_config_json \
 	tests/formats/test_names \
+	tests/formats/test_refusals \
 	tests/formats/test_safetensors
 
 check_PROGRAMS += $(format_tests)
@@ -29,6 +30,8 @@ tests_formats_test_model_config_json_CPPFLAGS = $(format_tests_cppflags)
 tests_formats_test_model_config_json_LDADD = $(format_tests_ldadd)
 tests_formats_test_names_CPPFLAGS = $(format_tests_cppflags)
 tests_formats_test_names_LDADD = $(format_tests_ldadd)
+tests_formats_test_refusals_CPPFLAGS = $(format_tests_cppflags) $(JANSSON_CFLAGS)
+tests_formats_test_refusals_LDADD = $(format_tests_ldadd) $(JANSSON_LIBS)
 tests_formats_test_safetensors_CPPFLAGS = $(format_tests_cppflags)
 tests_formats_test_safetensors_LDADD = $(format_tests_ldadd)
 endif

@@ -4,7 +4,8 @@ text_tests = \
 	tests/text/test_bpe \
 	tests/text/test_sampler \
 	tests/text/test_tokenizer \
-	tests/text/test_tokenizer_golden
+	tests/text/test_tokenizer_golden \
+	tests/text/test_tokenizer_refusals
 
 check_PROGRAMS += $(text_tests)
 TESTS += $(text_tests)
@@ -24,6 +25,8 @@ tests_text_test_sampler_CPPFLAGS = $(text_tests_cppflags)
 tests_text_test_sampler_LDADD = $(text_tests_ldadd)
 tests_text_test_tokenizer_CPPFLAGS = $(text_tests_cppflags)
 tests_text_test_tokenizer_LDADD = $(text_tests_ldadd)
+tests_text_test_tokenizer_refusals_CPPFLAGS = $(text_tests_cppflags)
+tests_text_test_tokenizer_refusals_LDADD = $(text_tests_ldadd)
 tests_text_test_tokenizer_golden_CPPFLAGS = $(text_tests_cppflags)
 tests_text_test_tokenizer_golden_LDADD = $(text_tests_ldadd) $(JANSSON_LIBS)
 endif
