@@ -96,7 +96,10 @@ static ferrum_status_t list_candidates(ferrum_error_t *err)
 
 /* A directory that cannot be searched is skipped with a warning when another has the plugin. */
 static const char *const asks_directories[] = {"open", NULL};
-static const char *const lists_directories[] = {"open", "fstat", "fdopendir", NULL};
+/* So is the probe of a file in a child process where none can be started, and what a probe showed
+ * may be forgotten. */
+static const char *const lists_directories[] = {"open",   "fstat", "fdopendir",
+                                                "calloc", "read",  NULL};
 
 /* When the look at /proc/self/maps after dlclose() fails, the plugin is kept: safe, and told. */
 static const faults_operation_t operations[] = {
