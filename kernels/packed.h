@@ -9,9 +9,10 @@
  * of one 32-bit word per row, scales byte by byte or half by half. So packing moves bytes and keeps
  * every bit of the format, and a panel is as large as its sixteen rows.
  *
- * **Weights.** Value i of a row is `scale * v - min` with an integer v, |v| <= 255. Scale and min
+ * **Weights.** Value i of a row is `scale * v - min` with an integer v, |v| <= 128. Scale and min
  * are f32 per group of 32 values, or per half of one (kinds with `halves`); scale = d * s with an
- * integer s where the format has integer scales, else s = 1. All products here are exact in f32.
+ * integer s where the format has integer scales, else s = 1. All products here are exact in f32,
+ * except the minimum of GPTQ8, which is rounded once.
  *
  * **Activations** are quantised in blocks of 256 values, block records one after another, the last
  * one padded with zeros.
@@ -26,13 +27,17 @@
  *  - FAST, for each group g (each half h of it): `acc = fma((float)S * scale_g, weight_scale, acc)`
  *    with `S = sum v * c` over the 32 (16) values;
  *  - ACCURATE: `t = 0`; for each fold f of `fold` groups: `t = fma((float)S, d_f, t)` with
- *    `S = sum s * v * c` over the fold ; then
- *    `acc = fma(t, scale, acc)`. |S| < 2^31 for every kind: the table in packed_kinds.c says why;
+ *    `S = sum s * v * c` over the fold, then `acc = fma(t, scale, acc)`. |S| < 2^31 for every kind:
+ *    the table in packed_kinds.c says why;
  *  - then both, if the kind has minima: for each group (half) `acc = fma(-min, sum_g, acc)` where
  *    `sum_g = scale * (float)(sum of codes)` comes with the activations.
  *
  * So the bits of (row, token) depend on that row and token only, and are the same in every
  * implementation, whatever rows, tokens or token lists a call has.
+ *
+ * **Error** against f64 over the same weights, Gaussian activations (and with 1 % of the channels
+ * times 20): one product FAST 0.55 % (1.2 %), ACCURATE 3e-5 (1.2e-4), Q6_K 6e-5 (2.3e-4); a whole
+ * expert FFN of width 768 FAST 1.2 % (1.9 %), ACCURATE 8e-5 (1.7e-4), Q6_K 1.4e-4 (3.3e-4).
  */
 #ifndef FERRUM_KERNELS_PACKED_H
 #define FERRUM_KERNELS_PACKED_H
