@@ -73,7 +73,7 @@ ferrum_status_t ferrum_cpu_ffn_plan(ferrum_context_t *ctx, const ferrum_cpu_ffn_
 /** The next unit of a phase, NULL when there is none left. */
 static inline const ferrum_cpu_ffn_unit_t *ferrum_cpu_ffn_take(ferrum_cpu_ffn_units_t *units)
 {
-    const uint64_t item = atomic_fetch_add_explicit(&units->queue.next, 1, memory_order_relaxed);
+    const uint64_t item = ferrum_cpu_take(&units->queue);
     return item < units->queue.count ? &units->list[item] : NULL;
 }
 

@@ -178,16 +178,31 @@ const void *ferrum_cpu_product_input(const ferrum_cpu_product_t *product,
     return ferrum_cpu_row(&product->x, row);
 }
 
-static void product_tile(void *arg, uint64_t item, uint32_t thread)
+/** Where the weights of tile @p item begin; NULL when there is none or it is not packed. */
+static const uint8_t *first_panel(const ferrum_cpu_product_t *product, uint64_t item)
 {
-    ferrum_cpu_product_t *product = arg;
+    if (item >= product->tiling.tiles)
+        return NULL;
     const ferrum_cpu_tile_t tile = ferrum_cpu_tile(&product->tiling, product->matrices, item);
     const ferrum_cpu_matrix_t *matrix = &product->matrices[tile.bucket->matrix];
+    if (matrix->packed.kind == FERRUM_PACKED_NONE)
+        return NULL;
+    const size_t panel = (matrix->first_row + tile.row) / FERRUM_PANEL_ROWS;
+    return matrix->packed.panels + panel * matrix->packed.panel_stride;
+}
+
+/** @p next: the tile that this thread has after this one. */
+static void product_tile(const ferrum_cpu_product_t *product, uint64_t item, uint64_t next)
+{
+    const ferrum_cpu_tile_t tile = ferrum_cpu_tile(&product->tiling, product->matrices, item);
+    ferrum_cpu_matrix_t hinted = product->matrices[tile.bucket->matrix];
+    const ferrum_cpu_matrix_t *matrix = &hinted;
     const uint64_t first = (uint64_t)tile.bucket->first + tile.token;
     const size_t column = (size_t)matrix->out_column + tile.row;
     size_t stride;
     const void *x = ferrum_cpu_product_input(product, &tile, &stride);
 
+    hinted.packed.next = first_panel(product, next);
     if (!product->y.offsets || tile.tokens == 1) {
         ferrum_cpu_matrix_product(product->device, matrix, tile.row, tile.rows, x, stride,
                                   tile.tokens, ferrum_cpu_row(&product->y, first) + column,
@@ -204,7 +219,13 @@ static void product_tile(void *arg, uint64_t item, uint32_t thread)
 
 void ferrum_cpu_product_tiles(ferrum_cpu_product_t *product, uint32_t thread)
 {
-    ferrum_cpu_drain(&product->tile_queue, product_tile, product, thread);
+    ferrum_cpu_queue_t *queue = &product->tile_queue;
+    uint64_t item = ferrum_cpu_take(queue), next;
+    (void)thread;
+    for (; item < queue->count; item = next) {
+        next = ferrum_cpu_take(queue);
+        product_tile(product, item, next);
+    }
 }
 
 /** Argument of the region behind ferrum_cpu_product_run. */

@@ -11,7 +11,7 @@ typedef struct for_each_region {
 void ferrum_cpu_drain(ferrum_cpu_queue_t *queue, ferrum_cpu_item_fn *fn, void *arg, uint32_t thread)
 {
     for (;;) {
-        const uint64_t item = atomic_fetch_add_explicit(&queue->next, 1, memory_order_relaxed);
+        const uint64_t item = ferrum_cpu_take(queue);
         if (item >= queue->count)
             return;
         fn(arg, item, thread);

@@ -33,6 +33,12 @@ void ferrum_cpu_barrier(const ferrum_context_t *ctx, uint32_t thread);
 void ferrum_cpu_drain(ferrum_cpu_queue_t *queue, ferrum_cpu_item_fn *fn, void *arg,
                       uint32_t thread);
 
+/** The next item of a queue; its count or more when none is left. */
+static inline uint64_t ferrum_cpu_take(ferrum_cpu_queue_t *queue)
+{
+    return atomic_fetch_add_explicit(&queue->next, 1, memory_order_relaxed);
+}
+
 /** Items of @p size that cover @p total. */
 static inline uint64_t ferrum_cpu_blocks(uint64_t total, uint64_t size)
 {
