@@ -235,7 +235,7 @@ static ferrum_status_t run_decode(ferrum_model_t *model, const uint32_t *tokens,
         ferrum_pass_t pass = {
             .rows = each, .num_sequences = each, .sequences = model->batch + i, .decode = true};
         FERRUM_TRY(ferrum_model_prepare_pass(model, &pass, tokens + i, err));
-        if (shared)
+        if (shared || count == 1) /* one pass is the whole step */
             return ferrum_model_run_shared(model, &pass, tokens, err);
         FERRUM_TRY(ferrum_model_run_layers(model, &pass, err));
         FERRUM_TRY(ferrum_model_run_head(model, 0, 1, i, err));

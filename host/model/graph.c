@@ -6,8 +6,9 @@
 #include "host/model/model_internal.h"
 
 /*
- * A shared decode pass of m rows: replay its graph if there is one; else warm up eagerly three
- * times; else record. Recording executes nothing, so whatever goes wrong after it began, the pass
+ * A decode pass of m rows, one for each request: replay its graph if there is one; else warm up
+ * eagerly three times; else record. Positions must come from device memory, as in the varlen path.
+ * Recording executes nothing, so whatever goes wrong after it began, the pass
  * is prepared again and run eagerly: logits are never those of an earlier step.
  */
 
@@ -74,7 +75,8 @@ ferrum_status_t ferrum_model_run_shared(ferrum_model_t *model, const ferrum_pass
 {
     ferrum_graph_state_t *graph = &model->graph;
     ferrum_graph_key_t key = {model->number, pass->rows};
-    if (!graph->wanted || graph->failed || model->profile.on)
+    if (!graph->wanted || graph->failed || model->profile.on ||
+        model->attention_path != FERRUM_ATTENTION_VARLEN)
         return run_eagerly(model, pass, err);
     if (graph->seen[pass->rows]) {
         uint32_t launched = 0;
