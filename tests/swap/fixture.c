@@ -120,3 +120,34 @@ void fixture_sleep_ms(long ms)
     const struct timespec nap = {ms / 1000, ms % 1000 * 1000000};
     (void)nanosleep(&nap, NULL);
 }
+
+void fixture_set_fault(const char *fault)
+{
+    if (fault)
+        ck_assert_int_eq(setenv("FERRUM_TEST_FAULT", fault, 1), 0);
+    else
+        (void)unsetenv("FERRUM_TEST_FAULT");
+}
+
+void fixture_swap_well(swap_fixture_t *fixture, const char *to, ferrum_swap_report_t *out_report)
+{
+    ferrum_error_t err = FERRUM_ERROR_INIT;
+    ferrum_status_t status = fixture_swap(fixture, to, out_report, &err);
+    ck_assert_msg(status == FERRUM_OK, "%s", err.message);
+    ck_assert_uint_eq(out_report->step, FERRUM_SWAP_DONE);
+}
+
+void fixture_swap_badly(swap_fixture_t *fixture, const char *to, ferrum_swap_step_t step,
+                        ferrum_status_t status, ferrum_swap_report_t *out_report)
+{
+    char named[64];
+    uint64_t generation = ferrum_runtime_generation(fixture->runtime);
+    ferrum_error_t err = FERRUM_ERROR_INIT;
+    ferrum_status_t got = fixture_swap(fixture, to, out_report, &err);
+    ck_assert_msg(got == status && out_report->step == step, "status %d, step %s: %s", got,
+                  ferrum_swap_step_name(out_report->step), err.message);
+    (void)snprintf(named, sizeof named, "at its %s step", ferrum_swap_step_name(step));
+    ck_assert_msg(strstr(err.message, named) != NULL, "%s", err.message);
+    ck_assert_uint_eq(ferrum_runtime_generation(fixture->runtime), generation);
+    ck_assert_uint_eq(out_report->generation, generation);
+}

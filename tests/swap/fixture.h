@@ -35,6 +35,14 @@ void fixture_close(swap_fixture_t *fixture);
 ferrum_status_t fixture_swap(swap_fixture_t *fixture, const char *backend,
                              ferrum_swap_report_t *out_report, ferrum_error_t *err);
 
+/** Swap; it succeeds. */
+void fixture_swap_well(swap_fixture_t *fixture, const char *to, ferrum_swap_report_t *out_report);
+/** Swap; it fails at @p step with @p status, says so, and leaves the old generation serving. */
+void fixture_swap_badly(swap_fixture_t *fixture, const char *to, ferrum_swap_step_t step,
+                        ferrum_status_t status, ferrum_swap_report_t *out_report);
+/** What the shim is to do wrong when it is opened next; NULL: nothing. */
+void fixture_set_fault(const char *fault);
+
 void fixture_sleep_ms(long ms);
 
 #endif /* FERRUM_TEST_SWAP_FIXTURE_H */

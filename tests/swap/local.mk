@@ -4,7 +4,8 @@ if HAVE_CHECK
 swap_tests = \
 	tests/swap/test_kv_migrate \
 	tests/swap/test_load \
-	tests/swap/test_swap
+	tests/swap/test_swap \
+	tests/swap/test_swap_layers
 check_PROGRAMS += $(swap_tests)
 TESTS += $(swap_tests)
 THREADED_TESTS += $(swap_tests)
@@ -29,6 +30,8 @@ tests_swap_test_load_CPPFLAGS = $(swap_tests_cppflags)
 tests_swap_test_load_LDADD = $(swap_tests_ldadd)
 tests_swap_test_swap_CPPFLAGS = $(swap_tests_cppflags)
 tests_swap_test_swap_LDADD = $(swap_tests_ldadd)
+tests_swap_test_swap_layers_CPPFLAGS = $(swap_tests_cppflags)
+tests_swap_test_swap_layers_LDADD = $(swap_tests_ldadd)
 
 # The cpu plugin with a fault; it maps cpu.so itself.
 check_LTLIBRARIES += tests/swap/shim.la

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 /* Test plugins may have state; real ones may not. */
 static const char *fault = "";
@@ -78,10 +79,12 @@ static ferrum_status_t expert_ffn_create(ferrum_device_t *device,
 static ferrum_status_t expert_ffn_forward(ferrum_context_t *ctx, ferrum_expert_ffn_t *ffn,
                                           const ferrum_expert_ffn_args_t *args, ferrum_error_t *err)
 {
-    const struct timespec second = {1, 0};
+    const struct timespec nap = {0, 1000000};
+    const char *until = getenv("FERRUM_TEST_FAULT_UNTIL");
     ferrum_buffer_info_t info = {.head = FERRUM_HEAD(ferrum_buffer_info_t)};
-    if (is("slow") && args->tokens == 3)
-        (void)nanosleep(&second, NULL);
+    if (is("slow") && args->tokens == 3 && until)
+        while (access(until, F_OK) != 0)
+            (void)nanosleep(&nap, NULL);
     if (is("forward"))
         return refuse(FERRUM_DEVICE_ERROR, err);
     FERRUM_TRY(real_moe->expert_ffn_forward(ctx, ffn, args, err));

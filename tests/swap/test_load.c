@@ -21,7 +21,7 @@
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define DEFAULT_SWAPS 50
-#define SANITIZED 1 /* which keeps address ranges for itself */
+#define SANITIZED 1 /* which keep address ranges for themselves, and start a thread */
 #else
 #define DEFAULT_SWAPS 500
 #define SANITIZED 0
@@ -166,7 +166,7 @@ START_TEST(no_call_fails_and_nothing_stays)
     process_lift_poison();
     process_t end = process_look();
     ck_assert_int_eq(end.fds, before.fds);
-    ck_assert_int_eq(end.threads, before.threads);
+    ck_assert(SANITIZED || end.threads == before.threads);
     ck_assert_int_eq(end.plugin_mappings, 0);
 }
 END_TEST

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The protocol of a swap, step by step: what a failure leaves behind, and who may do what when. */
+/* The protocol of a swap with a model, step by step: what a failure leaves behind, and who may do
+ * what when. */
 #define _POSIX_C_SOURCE 200809L /* setenv */
 #include <check.h>
 #include <math.h>
@@ -28,14 +29,6 @@ enum {
     PROMPT = sizeof prompt / sizeof prompt[0]
 };
 
-static void set_fault(const char *fault)
-{
-    if (fault)
-        ck_assert_int_eq(setenv("FERRUM_TEST_FAULT", fault, 1), 0);
-    else
-        (void)unsetenv("FERRUM_TEST_FAULT");
-}
-
 static void open_model(void)
 {
     ferrum_model_options_t options = {.head = FERRUM_HEAD(ferrum_model_options_t),
@@ -50,7 +43,7 @@ static void open_model(void)
 static void set_up(void)
 {
     char text[16];
-    set_fault(NULL);
+    fixture_set_fault(NULL);
     (void)snprintf(text, sizeof text, "%d", POOL_ELEMENTS);
     ck_assert_int_eq(setenv("FERRUM_TEST_FAULT_COUNT", text, 1), 0);
     (void)snprintf(cpu, sizeof cpu, "%s", fixture_plugin_path("cpu"));
@@ -105,25 +98,12 @@ static void check_same(uint64_t id)
 
 static void swap_well(const char *to)
 {
-    ferrum_error_t err = FERRUM_ERROR_INIT;
-    ferrum_status_t status = fixture_swap(&fixture, to, &report, &err);
-    ck_assert_msg(status == FERRUM_OK, "%s", err.message);
-    ck_assert_uint_eq(report.step, FERRUM_SWAP_DONE);
+    fixture_swap_well(&fixture, to, &report);
 }
 
-/* A swap that fails at @p step with @p status leaves the old generation serving. */
 static void swap_badly(const char *to, ferrum_swap_step_t step, ferrum_status_t status)
 {
-    char named[64];
-    uint64_t generation = ferrum_runtime_generation(fixture.runtime);
-    ferrum_error_t err = FERRUM_ERROR_INIT;
-    ferrum_status_t got = fixture_swap(&fixture, to, &report, &err);
-    ck_assert_msg(got == status && report.step == step, "status %d, step %s: %s", got,
-                  ferrum_swap_step_name(report.step), err.message);
-    (void)snprintf(named, sizeof named, "at its %s step", ferrum_swap_step_name(step));
-    ck_assert_msg(strstr(err.message, named) != NULL, "%s", err.message);
-    ck_assert_uint_eq(ferrum_runtime_generation(fixture.runtime), generation);
-    ck_assert_uint_eq(report.generation, generation);
+    fixture_swap_badly(&fixture, to, step, status, &report);
 }
 
 /* ---- it works ---- */
@@ -214,12 +194,12 @@ START_TEST(faults_leave_the_old_serving)
 {
     learn();
     prefill(0);
-    set_fault(faults[_i].fault);
+    fixture_set_fault(faults[_i].fault);
     swap_badly(shim, faults[_i].step, faults[_i].status);
     ck_assert_uint_eq(report.fate, faults[_i].step == FERRUM_SWAP_OPEN ? FERRUM_SWAP_FATE_NONE
                                                                        : FERRUM_SWAP_FATE_UNLOADED);
     ck_assert_str_eq(ferrum_module_name(ferrum_runtime_module(fixture.runtime)), "cpu");
-    set_fault(NULL);
+    fixture_set_fault(NULL);
     check_same(0);
     ferrum_model_release(model, 0);
     prefill(1);
@@ -294,15 +274,15 @@ END_TEST
 START_TEST(zombies_are_reported)
 {
     learn();
-    set_fault("leak");
+    fixture_set_fault("leak");
     swap_well(shim);
-    set_fault(NULL);
+    fixture_set_fault(NULL);
     prefill(0);
     swap_well(cpu); /* the shim has not freed 100 bytes */
     ck_assert_uint_eq(report.fate, FERRUM_SWAP_FATE_ZOMBIE);
     ck_assert_msg(strstr(report.detail, "not freed") != NULL, "%s", report.detail);
     check_same(0);
-    set_fault("leak"); /* also when it is the new one that is given up */
+    fixture_set_fault("leak"); /* also when it is the new one that is given up */
     ferrum_error_t err = FERRUM_ERROR_INIT;
     ferrum_swap_options_t options = {
         .head = FERRUM_HEAD(ferrum_swap_options_t), .backend = shim, .max_new_bytes = 1};
@@ -424,202 +404,6 @@ START_TEST(closing_ends_a_swap)
 }
 END_TEST
 
-/* ---- the layer tier ---- */
-
-enum {
-    HIDDEN = 32,
-    FFN = 32,
-    EXPERTS = 4,
-    TOKENS = 3,
-    TOP_K = 2
-};
-
-static float slabs[3][EXPERTS * HIDDEN * FFN];
-static ferrum_gguf_weights_t weights[3];
-static ferrum_expert_weights_t roles[3];
-static ferrum_expert_ffn_desc_t desc;
-static float x[TOKENS * HIDDEN], pair_weights[TOKENS * TOP_K], first[TOKENS * HIDDEN];
-static int32_t ids[TOKENS * TOP_K];
-
-static void describe_layer(uint32_t flags)
-{
-    uint64_t state = 5;
-    for (int r = 0; r < 3; r++) {
-        for (size_t i = 0; i < EXPERTS * HIDDEN * FFN; i++) {
-            state = state * 6364136223846793005u + 1442695040888963407u;
-            slabs[r][i] = (float)(state >> 40) / (float)(1 << 25) - 0.25f;
-        }
-        weights[r] = (ferrum_gguf_weights_t){.head = FERRUM_HEAD(ferrum_gguf_weights_t),
-                                             .format = FERRUM_FORMAT_F32,
-                                             .flags = flags,
-                                             .experts = EXPERTS,
-                                             .rows = r == 2 ? HIDDEN : FFN,
-                                             .cols = r == 2 ? FFN : HIDDEN,
-                                             .data = slabs[r],
-                                             .bytes = sizeof slabs[r]};
-        roles[r] = (ferrum_expert_weights_t){.head = FERRUM_HEAD(ferrum_expert_weights_t),
-                                             .gguf = &weights[r]};
-    }
-    desc = (ferrum_expert_ffn_desc_t){.head = FERRUM_HEAD(ferrum_expert_ffn_desc_t),
-                                      .hidden = HIDDEN,
-                                      .intermediate = FFN,
-                                      .num_experts = EXPERTS,
-                                      .gate = &roles[0],
-                                      .up = &roles[1],
-                                      .down = &roles[2]};
-    for (int i = 0; i < TOKENS * HIDDEN; i++)
-        x[i] = (float)(i % 13 - 6) / 8.0f;
-    for (int i = 0; i < TOKENS * TOP_K; i++) {
-        ids[i] = i % EXPERTS;
-        pair_weights[i] = 0.5f;
-    }
-}
-
-static ferrum_session_t *new_session(void)
-{
-    ferrum_session_t *session = NULL;
-    ck_assert_int_eq(ferrum_session_new(fixture.runtime, 1, &session, NULL), FERRUM_OK);
-    return session;
-}
-
-static ferrum_moe_layer_t *new_layer(uint32_t flags)
-{
-    ferrum_moe_layer_t *layer = NULL;
-    ferrum_error_t err = FERRUM_ERROR_INIT;
-    describe_layer(flags);
-    ck_assert_msg(ferrum_moe_layer_create(fixture.runtime, &desc, &layer, &err) == FERRUM_OK, "%s",
-                  err.message);
-    return layer;
-}
-
-static void forward(ferrum_session_t *session, ferrum_moe_layer_t *layer, float *out)
-{
-    ferrum_error_t err = FERRUM_ERROR_INIT;
-    ck_assert_msg(ferrum_moe_layer_forward(session, layer, x, ids, pair_weights, out, TOKENS, TOP_K,
-                                           0, &err) == FERRUM_OK,
-                  "%s", err.message);
-}
-
-START_TEST(mapped_layers_are_packed_again)
-{
-    float out[TOKENS * HIDDEN];
-    ferrum_session_t *session = new_session();
-    ferrum_moe_layer_t *layer = new_layer(FERRUM_WEIGHTS_MAPPED);
-    forward(session, layer, first);
-    memset(&desc, 0xff, sizeof desc); /* only the slabs must stay */
-    memset(roles, 0xff, sizeof roles);
-    memset(weights, 0xff, sizeof weights);
-    swap_well(shim);
-    forward(session, layer, out);
-    ck_assert_mem_eq(out, first, sizeof first);
-    swap_well(cpu);
-    ferrum_session_t *late = new_session();
-    forward(late, layer, out);
-    ck_assert_mem_eq(out, first, sizeof first);
-    ferrum_moe_layer_free(layer);
-    ferrum_session_free(late);
-    ferrum_session_free(session);
-}
-END_TEST
-
-static ferrum_status_t supply(void *arg, ferrum_moe_layer_t *layer, ferrum_error_t *err)
-{
-    int *mode = arg;
-    if (*mode == 1) /* forgets it */
-        return FERRUM_OK;
-    if (*mode == 2) /* has lost them */
-        return ferrum_fail(err, FERRUM_IO, FERRUM_REASON_OTHER, "the disk is gone");
-    describe_layer(0);
-    if (*mode == 3)
-        desc.hidden = HIDDEN + 1;
-    FERRUM_TRY(ferrum_moe_layer_supply(layer, &desc, err));
-    return *mode == 4 ? ferrum_moe_layer_supply(layer, &desc, err) : FERRUM_OK;
-}
-
-START_TEST(borrowed_layers_need_a_source)
-{
-    static const ferrum_status_t statuses[] = {[1] = FERRUM_INVALID_ARGUMENT,
-                                               [2] = FERRUM_IO,
-                                               [3] = FERRUM_INVALID_ARGUMENT,
-                                               [4] = FERRUM_INVALID_ARGUMENT};
-    float out[TOKENS * HIDDEN];
-    int mode = 0;
-    ferrum_error_t err = FERRUM_ERROR_INIT;
-    ferrum_session_t *session = new_session();
-    ferrum_moe_layer_t *layer = new_layer(0);
-    forward(session, layer, first);
-    memset(slabs, 0, sizeof slabs);
-    swap_badly(copy, FERRUM_SWAP_REBUILD, FERRUM_UNSUPPORTED);
-    ck_assert_int_eq(ferrum_moe_layer_supply(layer, &desc, &err), FERRUM_INVALID_ARGUMENT);
-    ferrum_moe_layer_set_source(layer, supply, &mode);
-    for (mode = 1; mode <= 4; mode++)
-        swap_badly(copy, FERRUM_SWAP_REBUILD, statuses[mode]);
-    forward(session, layer, out);
-    ck_assert_mem_eq(out, first, sizeof first);
-    mode = 0;
-    swap_well(shim);
-    forward(session, layer, out);
-    ck_assert_mem_eq(out, first, sizeof first);
-    ferrum_moe_layer_free(layer);
-    ferrum_session_free(session);
-}
-END_TEST
-
-typedef struct runner {
-    ferrum_session_t *session;
-    ferrum_moe_layer_t *layer;
-    float out[TOKENS * HIDDEN];
-    atomic_bool started;
-} runner_t;
-
-static void *runner_main(void *arg)
-{
-    runner_t *r = arg;
-    atomic_store(&r->started, true);
-    forward(r->session, r->layer, r->out);
-    return NULL;
-}
-
-START_TEST(slow_passes_are_waited_for)
-{
-    pthread_t thread;
-    runner_t runner = {.session = new_session(), .layer = new_layer(FERRUM_WEIGHTS_MAPPED)};
-    ferrum_session_t *other = new_session();
-    ferrum_error_t err = FERRUM_ERROR_INIT;
-    forward(runner.session, runner.layer, first);
-    set_fault("slow");
-    swap_well(shim); /* its passes of three tokens take a second now */
-    atomic_init(&runner.started, false);
-    ck_assert_int_eq(pthread_create(&thread, NULL, runner_main, &runner), 0);
-    while (!atomic_load(&runner.started))
-        fixture_sleep_ms(1);
-    fixture_sleep_ms(100);
-
-    ferrum_swap_options_t options = {
-        .head = FERRUM_HEAD(ferrum_swap_options_t), .backend = cpu, .drain_timeout_ms = 60};
-    ck_assert_int_eq(ferrum_runtime_swap(fixture.runtime, &options, &report, &err), FERRUM_TIMEOUT);
-    ck_assert_uint_eq(report.step, FERRUM_SWAP_DRAIN);
-    ck_assert_str_eq(ferrum_module_name(ferrum_runtime_module(fixture.runtime)), "shim");
-    /* a session of one thread is not for two */
-    ck_assert_int_eq(ferrum_moe_layer_forward(runner.session, runner.layer, x, ids, pair_weights,
-                                              first, TOKENS, TOP_K, 0, &err),
-                     FERRUM_BUSY);
-    /* others are let go between the attempts */
-    float row[HIDDEN];
-    ck_assert_int_eq(
-        ferrum_moe_layer_forward(other, runner.layer, x, ids, pair_weights, row, 1, TOP_K, 0, &err),
-        FERRUM_OK);
-    swap_well(cpu); /* with the usual time-out it gets through */
-    ck_assert_uint_gt(report.attempts, 1);
-    ck_assert_int_eq(pthread_join(thread, NULL), 0);
-    ck_assert_mem_eq(runner.out, first, sizeof first);
-    set_fault(NULL);
-    ferrum_moe_layer_free(runner.layer);
-    ferrum_session_free(other);
-    ferrum_session_free(runner.session);
-}
-END_TEST
-
 START_TEST(steps_have_names)
 {
     ck_assert_str_eq(ferrum_swap_step_name(FERRUM_SWAP_SELF_TEST), "self-test");
@@ -649,9 +433,6 @@ int main(void)
     tcase_add_test(tcase, references_are_respected);
     tcase_add_test(tcase, cancelled_at_every_step);
     tcase_add_test(tcase, closing_ends_a_swap);
-    tcase_add_test(tcase, mapped_layers_are_packed_again);
-    tcase_add_test(tcase, borrowed_layers_need_a_source);
-    tcase_add_test(tcase, slow_passes_are_waited_for);
     tcase_add_test(tcase, steps_have_names);
     tcase_set_timeout(tcase, 300);
     suite_add_tcase(suite, tcase);
