@@ -17,6 +17,8 @@ swap_tests_ldadd = \
 	host/swap/libferrum-swap.la \
 	$(model_tests_ldadd) \
 	host/reference/libferrum-reference.la
+# What the runtime needs of a library that is named before it.
+swap_tests_ldflags = -Wl,-u,ferrum_moe_env_parse
 tests_swap_libswap_test_la_CPPFLAGS = $(swap_tests_cppflags)
 tests_swap_libswap_test_la_SOURCES = \
 	tests/swap/clients.c tests/swap/clients.h \
@@ -25,13 +27,14 @@ tests_swap_libswap_test_la_SOURCES = \
 
 tests_swap_test_kv_migrate_CPPFLAGS = $(swap_tests_cppflags)
 tests_swap_test_kv_migrate_LDADD = $(swap_tests_ldadd)
-tests_swap_test_kv_migrate_LDFLAGS = -Wl,-u,ferrum_moe_env_parse # libraries before it
+tests_swap_test_kv_migrate_LDFLAGS = $(swap_tests_ldflags)
 tests_swap_test_load_CPPFLAGS = $(swap_tests_cppflags)
 tests_swap_test_load_LDADD = $(swap_tests_ldadd)
 tests_swap_test_swap_CPPFLAGS = $(swap_tests_cppflags)
 tests_swap_test_swap_LDADD = $(swap_tests_ldadd)
 tests_swap_test_swap_layers_CPPFLAGS = $(swap_tests_cppflags)
 tests_swap_test_swap_layers_LDADD = $(swap_tests_ldadd)
+tests_swap_test_swap_layers_LDFLAGS = $(swap_tests_ldflags)
 
 # The cpu plugin with a fault; it maps cpu.so itself.
 check_LTLIBRARIES += tests/swap/shim.la
