@@ -9,6 +9,7 @@ swap_tests = \
 check_PROGRAMS += $(swap_tests)
 TESTS += $(swap_tests)
 THREADED_TESTS += $(swap_tests)
+THREADED_NEEDS += tests/swap/shim.la
 check_LTLIBRARIES += tests/swap/libswap-test.la
 
 swap_tests_cppflags = $(model_tests_cppflags)
