@@ -144,7 +144,7 @@ static void unknown_problem_case(cf_suite_t *suite)
 
         cf_begin(suite, "%s.supports of 4000 random problems", i ? "moe_fused" : "quant_llm");
         for (int round = 0; round < 4000 && !suite->case_failed; round++) {
-            uint32_t fields[sizeof problem / 4];
+            uint32_t fields[sizeof problem / 4] = {0};
             for (size_t f = 0; f < sizeof fields / sizeof fields[0]; f++)
                 fields[f] = cf_below(suite, 3) ? cf_below(suite, 17) : (uint32_t)cf_random(suite);
             memcpy(&problem, fields, sizeof problem);

@@ -161,7 +161,7 @@ static void any_thread_case(cf_suite_t *suite)
         COUNT = 4
     };
     pthread_t thread[COUNT];
-    hammer_t hammers[COUNT];
+    hammer_t hammers[COUNT] = {{NULL}};
     ferrum_error_t err = FERRUM_ERROR_INIT;
     ferrum_buffer_t *shared = NULL;
     int started = 0;
