@@ -423,14 +423,19 @@ ferrum_status_t ferrum_compose_expert_ffn(ferrum_tables_t *tables, const ferrum_
         ferrum_sys->release(compose);
         return FERRUM_OK;
     }
+    if (pthread_mutex_init(&compose->mutex, NULL) != 0) {
+        ferrum_sys->release(compose);
+        return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,
+                           "no lock for the composed expert_ffn");
+    }
     if (!claim_slot(compose)) {
         ferrum_log(logger, FERRUM_LOG_WARN,
                    "expert_ffn is not composed: %zu plugins already use the composed one",
                    sizeof slots / sizeof slots[0]);
+        (void)pthread_mutex_destroy(&compose->mutex);
         ferrum_sys->release(compose);
         return FERRUM_OK;
     }
-    (void)pthread_mutex_init(&compose->mutex, NULL);
     install(compose, tables);
     ferrum_log(logger, FERRUM_LOG_INFO,
                "expert_ffn is composed of granular ops for%s%s weights: slower than a native one",

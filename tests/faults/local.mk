@@ -21,12 +21,13 @@ tests_support_libferrum_test_faults_la_LIBADD = \
 	$(JANSSON_LIBS) $(PCRE2_LIBS) $(UTF8PROC_LIBS) $(HWLOC_LIBS)
 
 fault_tests = \
+	tests/faults/test_compose \
 	tests/faults/test_files \
 	tests/faults/test_plugins \
 	tests/faults/test_runtime
 check_PROGRAMS += $(fault_tests)
 TESTS += $(fault_tests)
-COVERAGE_TESTS += tests/faults/test_files tests/faults/test_plugins
+COVERAGE_TESTS += tests/faults/test_compose tests/faults/test_files tests/faults/test_plugins
 fault_cppflags = $(host_cppflags) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
 
 tests_faults_test_files_CPPFLAGS = $(fault_cppflags)
@@ -34,6 +35,12 @@ tests_faults_test_files_LDFLAGS = $(fault_ldflags)
 tests_faults_test_files_LDADD = tests/text/libtinyvocab.la \
 	tests/support/libferrum-test-support.la host/text/libferrum-text.la \
 	host/formats/libferrum-formats.la tests/support/libferrum-test-faults.la $(CHECK_LIBS)
+
+tests_faults_test_compose_CPPFLAGS = $(fault_cppflags)
+tests_faults_test_compose_LDFLAGS = $(fault_ldflags)
+tests_faults_test_compose_LDADD = tests/loader/libferrum-loader-test.la \
+	tests/support/libferrum-test-support.la plugin/libferrum-plugin.la \
+	tests/support/libferrum-test-faults.la $(CHECK_LIBS)
 
 tests_faults_test_plugins_CPPFLAGS = $(fault_cppflags)
 tests_faults_test_plugins_LDFLAGS = $(fault_ldflags)

@@ -55,6 +55,8 @@ tests_hostile_hostile_v7_la_LDFLAGS = $(hostile_ldflags)
 if HAVE_CHECK
 check_PROGRAMS += tests/hostile/test_hostile
 TESTS += tests/hostile/test_hostile
+COVERAGE_TESTS += tests/hostile/test_hostile
+COVERAGE_NEEDS += $(hostile_plugins) ferrum-probe
 tests_hostile_test_hostile_CPPFLAGS = $(loader_tests_cppflags)
 tests_hostile_test_hostile_SOURCES = \
 	tests/hostile/guard.c \

@@ -64,7 +64,7 @@ loader_tests = \
 check_PROGRAMS += $(loader_tests)
 TESTS += $(loader_tests)
 COVERAGE_TESTS += $(loader_tests)
-COVERAGE_NEEDS += $(fixture_plugins) ferrum-probe
+COVERAGE_NEEDS += $(fixture_plugins) backends/cpu/cpu.la backends/metal-stub/metal-stub.la ferrum-probe
 THREADED_TESTS += tests/loader/test_reopen
 
 check_LTLIBRARIES += tests/loader/libferrum-loader-test.la

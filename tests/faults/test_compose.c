@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+/* Faults in an expert FFN that the loader composes of granular ops: memory that runs out, and ops
+ * that fail one at a time. The plugin is cpu without its own expert_ffn. */
+#include "config.h"
+
+#include "plugin/compose.h"
+#include "tests/loader/support.h"
+#include "tests/support/faults.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    HIDDEN = 32,
+    WIDTH = 64,
+    EXPERTS = 4,
+    TOP_K = 2,
+    TOKENS = 3
+};
+
+static ferrum_loader_t *loader;
+static ferrum_module_t *module;
+static ferrum_device_t *device;
+static ferrum_tables_t tables; /* of cpu, without its expert_ffn */
+
+static float zeros[EXPERTS * HIDDEN * WIDTH];
+static ferrum_gguf_weights_t gguf[FERRUM_ROLES];
+static ferrum_gptq_t matrix[FERRUM_ROLES];
+static const ferrum_gptq_t *matrices[FERRUM_ROLES][EXPERTS];
+static ferrum_expert_weights_t weights[2][FERRUM_ROLES]; /* [gptq] */
+
+static void make_weights(void)
+{
+    for (int role = 0; role < FERRUM_ROLES; role++) {
+        uint32_t n = role == FERRUM_DOWN ? HIDDEN : WIDTH, k = role == FERRUM_DOWN ? WIDTH : HIDDEN;
+        gguf[role] = (ferrum_gguf_weights_t){.head = FERRUM_HEAD(ferrum_gguf_weights_t),
+                                             .format = FERRUM_FORMAT_F32,
+                                             .experts = EXPERTS,
+                                             .rows = n,
+                                             .cols = k,
+                                             .data = zeros,
+                                             .bytes = sizeof zeros};
+        matrix[role] = (ferrum_gptq_t){.head = FERRUM_HEAD(ferrum_gptq_t),
+                                       .bits = 4,
+                                       .group_size = 32,
+                                       .k = k,
+                                       .n = n,
+                                       .qweight = (const int32_t *)zeros,
+                                       .qweight_count = (uint64_t)k / 8 * n,
+                                       .scales = zeros,
+                                       .scales_count = (uint64_t)k / 32 * n,
+                                       .scales_dtype = FERRUM_DTYPE_F32};
+        for (int e = 0; e < EXPERTS; e++)
+            matrices[role][e] = &matrix[role];
+        for (int form = 0; form < 2; form++)
+            weights[form][role] =
+                (ferrum_expert_weights_t){.head = FERRUM_HEAD(ferrum_expert_weights_t),
+                                          .gguf = form ? NULL : &gguf[role],
+                                          .gptq = form ? matrices[role] : NULL};
+    }
+}
+
+/* Make the layer and a context, and run it; everything is released again. @p drop is taken away
+ * between making and running. */
+static ferrum_status_t run_layer(int form, const char *const *drop, ferrum_error_t *err)
+{
+    static const int32_t ids[TOKENS * TOP_K] = {0, 1, -1, 2, 3, 0};
+    static const float pair_weights[TOKENS * TOP_K] = {0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f};
+    static float x[TOKENS * HIDDEN];
+    const ferrum_backend_ops_t *b = &module->tables.backend;
+    const ferrum_expert_ffn_desc_t desc = {.head = FERRUM_HEAD(ferrum_expert_ffn_desc_t),
+                                           .hidden = HIDDEN,
+                                           .intermediate = WIDTH,
+                                           .num_experts = EXPERTS,
+                                           .gate = &weights[form][FERRUM_GATE],
+                                           .up = &weights[form][FERRUM_UP],
+                                           .down = &weights[form][FERRUM_DOWN]};
+    const struct {
+        ferrum_dtype_t dtype;
+        void *data;
+        uint64_t count;
+    } wrapped[4] = {{FERRUM_DTYPE_F32, x, TOKENS * HIDDEN},
+                    {FERRUM_DTYPE_I32, (void *)(uintptr_t)ids, TOKENS * TOP_K},
+                    {FERRUM_DTYPE_F32, (void *)(uintptr_t)pair_weights, TOKENS * TOP_K},
+                    {FERRUM_DTYPE_F32, x, TOKENS * HIDDEN}};
+    const ferrum_tables_t whole = tables;
+    ferrum_compose_t *compose = NULL;
+    ferrum_expert_ffn_t *ffn = NULL;
+    ferrum_context_t *ctx = NULL;
+    ferrum_buffer_t *buffers[4] = {NULL};
+    ferrum_status_t status = ferrum_compose_expert_ffn(&tables, NULL, 32, &compose, err);
+    if (status == FERRUM_OK)
+        status = b->context_new(device, NULL, &ctx, err);
+    for (int i = 0; i < 4 && status == FERRUM_OK; i++)
+        status = b->buffer_wrap_host(device, wrapped[i].data, wrapped[i].dtype, wrapped[i].count,
+                                     &buffers[i], err);
+    if (status == FERRUM_OK)
+        status = tables.moe_fused.expert_ffn_create(device, &desc, &ffn, err);
+    if (drop)
+        ferrum_tables_drop(&tables, drop[0], drop[1]);
+    const ferrum_expert_ffn_args_t args = {.head = FERRUM_HEAD(ferrum_expert_ffn_args_t),
+                                           .x = buffers[0],
+                                           .ids = buffers[1],
+                                           .weights = buffers[2],
+                                           .out = buffers[3],
+                                           .tokens = TOKENS,
+                                           .top_k = TOP_K};
+    if (status == FERRUM_OK)
+        status = tables.moe_fused.expert_ffn_forward(ctx, ffn, &args, err);
+    if (ffn)
+        tables.moe_fused.expert_ffn_release(ffn);
+    for (int i = 0; i < 4; i++)
+        b->buffer_release(buffers[i]);
+    b->context_free(ctx);
+    ferrum_compose_free(compose);
+    tables = whole;
+    return status;
+}
+
+static ferrum_status_t run_gguf(ferrum_error_t *err)
+{
+    return run_layer(0, NULL, err);
+}
+
+static ferrum_status_t run_gptq(ferrum_error_t *err)
+{
+    return run_layer(1, NULL, err);
+}
+
+static const faults_operation_t operations[] = {
+    {"composed of GGUF experts", run_gguf, NULL, 0, NULL},
+    {"composed of GPTQ experts", run_gptq, NULL, 0, NULL},
+};
+
+static void setup(void)
+{
+    static const char *const own[] = {"expert_ffn_create", "expert_ffn_retain",
+                                      "expert_ffn_release", "expert_ffn_info",
+                                      "expert_ffn_forward"};
+    ferrum_test_path_t path;
+    plugin_path("cpu", path);
+    loader = fixture_loader(NULL, NULL);
+    EXPECT_OK(ferrum_loader_open(loader, path, &module, &err));
+    EXPECT_OK(module->tables.backend.device_open(ferrum_module_host(module), NULL, &device, &err));
+    tables = module->tables;
+    tables.quant_llm.linear = &tables.linear;
+    tables.quant_llm.stacked_experts = &tables.stacked_experts;
+    tables.quant_llm.marlin_stack = &tables.marlin_stack;
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        ferrum_tables_drop(&tables, "moe_fused", own[i]);
+    make_weights();
+}
+
+static void teardown(void)
+{
+    module->tables.backend.device_release(device);
+    ferrum_module_release(module, NULL);
+    ferrum_loader_free(loader);
+}
+
+START_TEST(every_call_fails_once)
+{
+    long failures = faults_exhaust(&operations[_i]);
+    printf("%s: %ld calls failed once\n", operations[_i].name, failures);
+    ck_assert_int_gt(failures, 10);
+}
+END_TEST
+
+/* An op that fails, or does not exist after all, ends the call with its error. */
+START_TEST(every_op_fails_once)
+{
+    static const char *const ops[][2] = {{"backend", "buffer_info"},
+                                         {"backend", "buffer_alloc"},
+                                         {"backend", "buffer_read"},
+                                         {"backend", "buffer_write"},
+                                         {"backend", "buffer_zero"},
+                                         {"backend", "embedding_lookup"},
+                                         {"moe_fused", "silu_mul_batched"},
+                                         {"moe_fused", "moe_combine"},
+                                         {"moe_fused", "weighted_sum_batched"},
+                                         {"stacked_experts", "gemv_moe_id"},
+                                         {"stacked_experts", "gemv_moe_id_batched"},
+                                         {"stacked_experts", "gemm_moe_id"},
+                                         {"marlin_stack", "gemm_phase_batched"},
+                                         {"marlin_stack", "zero_workspace"}};
+    int refused = 0;
+    for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++) {
+        ferrum_error_t err = FERRUM_ERROR_INIT;
+        ferrum_status_t status = run_layer(_i, ops[i], &err);
+        if (status == FERRUM_OK)
+            continue; /* this form does without it */
+        ck_assert_msg(status == FERRUM_UNSUPPORTED && err.message[0], "%s: %d %s", ops[i][1],
+                      status, err.message);
+        refused++;
+    }
+    ck_assert_int_ge(refused, 6);
+    EXPECT_OK(run_layer(_i, NULL, &err));
+}
+END_TEST
+
+int main(void)
+{
+    ferrum_test_path_t path;
+    plugin_path("cpu", path);
+    if (!file_exists(path)) {
+        printf("skipped: %s was not built\n", path);
+        return 77;
+    }
+    Suite *suite = suite_create("faults/compose");
+    TCase *tests = tcase_create("compose");
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_loop_test(tests, every_call_fails_once, 0, 2);
+    tcase_add_loop_test(tests, every_op_fails_once, 0, 2);
+    suite_add_tcase(suite, tests);
+    return expect_run(suite);
+}
