@@ -235,11 +235,11 @@ static bool is_installed(const char *path)
 static ferrum_status_t fail_record(const char *path, const ferrum_record_t *record, bool again,
                                    ferrum_status_t status, ferrum_error_t *err)
 {
-    return ferrum_fail(err, status, FERRUM_REASON_OTHER, "%s %s%s; %s%s%s", ferrum_path_tail(path),
-                       again ? "is in quarantine: it " : "", record->why,
-                       record->path[0] ? "to try it again, delete "
-                                       : "this process will not try it again",
-                       record->path, again ? "" : " (quarantined)");
+    return ferrum_fail(
+        err, status, FERRUM_REASON_OTHER, "%s %s%s%s; %s%s", ferrum_path_tail(path),
+        again ? "is in quarantine: it " : "", record->why, again ? "" : " and is in quarantine",
+        record->path[0] ? "to try it again, delete " : "this process will not try it again",
+        record->path);
 }
 
 /* Its name in quarantine. */
