@@ -17,9 +17,12 @@ pkg-config --modversion ferrum
 for source in "$FERRUM_TEST_SRCDIR"/docs/examples/*.c; do
     example=$work/$(basename "$source" .c)
     # shellcheck disable=SC2046 # lists of flags
-    ${CC:-cc} -std=c11 "$source" $(pkg-config --cflags ferrum) -o "$example" $(pkg-config --libs ferrum) -lm
+    ${CC:-cc} -std=c11 "$source" $(pkg-config --cflags ferrum) -o "$example" $(pkg-config --libs ferrum) -lm -pthread
     echo "+ ${example##*/}"
-    "$example"
+    case ${example##*/} in
+    server_swap) "$example" "$FERRUM_TEST_SRCDIR/models/tiny-qwen3moe-q4_k.gguf" cpu ;;
+    *) "$example" ;;
+    esac
 done
 "$bindir/ferrum" info
 "$bindir/ferrum" generate -m "$FERRUM_TEST_SRCDIR/models/tiny-qwen3moe-q4_k.gguf" -p 'In the' -n 4 \
