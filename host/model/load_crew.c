@@ -56,9 +56,11 @@ static void run_member(void *arg, uint32_t thread, uint32_t width)
 {
     crew_t *crew = arg;
     member_t member = {.crew = crew};
-    ferrum_weights_t own = *crew->weights;
     (void)thread;
     (void)width;
+    pthread_mutex_lock(&crew->lock); /* others may have begun to count */
+    ferrum_weights_t own = *crew->weights;
+    pthread_mutex_unlock(&crew->lock);
     own.loaded_bytes = own.held_bytes = 0;
     own.progress = merge_progress;
     own.progress_arg = &member;
