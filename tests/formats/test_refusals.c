@@ -56,7 +56,7 @@ START_TEST(gguf_config_keys)
     char key[64];
     ferrum_gguf_t *gguf = NULL;
     ferrum_model_config_t config;
-    ferrum_error_t err = FERRUM_ERROR_INIT;
+    ferrum_error_t why = FERRUM_ERROR_INIT;
     ferrum_gguf_writer_t *w = ferrum_gguf_writer_new();
     ferrum_gguf_writer_string(w, "general.architecture", "qwen3moe");
     for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
@@ -73,9 +73,9 @@ START_TEST(gguf_config_keys)
     ferrum_gguf_writer_bytes(w, &data, &bytes);
     ferrum_gguf_writer_free(w);
     EXPECT_OK(ferrum_gguf_open_memory(data, bytes, "m.gguf", &gguf, &err));
-    ferrum_status_t status = ferrum_model_config_from_gguf(gguf, &config, &err);
+    ferrum_status_t status = ferrum_model_config_from_gguf(gguf, &config, &why);
     ck_assert_msg(status == config_keys[_i].status, "%s: %d %s", config_keys[_i].key, status,
-                  err.message);
+                  why.message);
     ferrum_gguf_close(gguf);
     free(data);
 }
@@ -158,7 +158,7 @@ START_TEST(gptq_parts)
     size_t bytes;
     ferrum_safetensors_t *checkpoint = NULL;
     ferrum_gptq_tensors_t layer;
-    ferrum_error_t err = FERRUM_ERROR_INIT;
+    ferrum_error_t why = FERRUM_ERROR_INIT;
     ferrum_safetensors_writer_t *w = ferrum_safetensors_writer_new();
     ferrum_safetensors_writer_add(w, odd->name, odd->dtype, odd->dims_count, odd->dims, zeros,
                                   odd->bytes);
@@ -170,9 +170,9 @@ START_TEST(gptq_parts)
     ferrum_safetensors_writer_free(w);
     EXPECT_OK(ferrum_safetensors_open_memory(data, bytes, "c", &checkpoint, &err));
     ferrum_status_t status =
-        ferrum_gptq_checkpoint_load(checkpoint, &gptq, "l", 0, 0, &layer, &err);
+        ferrum_gptq_checkpoint_load(checkpoint, &gptq, "l", 0, 0, &layer, &why);
     ck_assert_msg(status == layers[_i].status, "%s, case %d: %d %s", odd->name, _i, status,
-                  err.message);
+                  why.message);
     ferrum_safetensors_close(checkpoint);
     free(data);
 }
@@ -225,10 +225,10 @@ START_TEST(gptq_names_and_settings)
     ck_assert(!ferrum_gptq_checkpoint_has(checkpoint, "l"));
     EXPECT_FAILS(ferrum_gptq_checkpoint_load(checkpoint, &gptq, prefix, 0, 0, &layer, &err),
                  FERRUM_NOT_FOUND, "ppp");
-    ferrum_error_t err = FERRUM_ERROR_INIT;
-    ck_assert_int_ne(ferrum_gptq_checkpoint_load(checkpoint, &none, "l", 0, 0, &layer, &err),
+    ferrum_error_t why = FERRUM_ERROR_INIT;
+    ck_assert_int_ne(ferrum_gptq_checkpoint_load(checkpoint, &none, "l", 0, 0, &layer, &why),
                      FERRUM_OK);
-    ck_assert_int_ne(ferrum_gptq_checkpoint_load(checkpoint, &odd, "l", 0, 0, &layer, &err),
+    ck_assert_int_ne(ferrum_gptq_checkpoint_load(checkpoint, &odd, "l", 0, 0, &layer, &why),
                      FERRUM_OK);
     ferrum_safetensors_close(checkpoint);
     free(data);

@@ -56,7 +56,7 @@ if HAVE_CHECK
 check_PROGRAMS += tests/hostile/test_hostile
 TESTS += tests/hostile/test_hostile
 COVERAGE_TESTS += tests/hostile/test_hostile
-COVERAGE_NEEDS += $(hostile_plugins) ferrum-probe
+COVERAGE_NEEDS += $(hostile_plugins) ferrum-probe ferrum
 tests_hostile_test_hostile_CPPFLAGS = $(loader_tests_cppflags)
 tests_hostile_test_hostile_SOURCES = \
 	tests/hostile/guard.c \

@@ -251,7 +251,7 @@ START_TEST(directories_that_are_not_searched)
     size_t count;
     log_capture_t log;
     memset(paths + strlen(paths), 'x', 600);
-    (void)snprintf(paths + 609, sizeof paths - 609, "::%s", path); /* a file, at last */
+    (void)snprintf(paths + 609, sizeof paths - 609, "::%.1000s", path); /* a file */
     ferrum_test_write_file(path, plugin, plugin_bytes);
     capture_init(&log, FERRUM_LOG_WARN);
     ferrum_loader_t *loader = new_loader(&log.logger, "FERRUM_PLUGIN_PATH", paths, NULL);
