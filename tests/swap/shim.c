@@ -19,7 +19,7 @@
 
 /* Test plugins may have state; real ones may not. */
 static const char *fault = "";
-static void *lost; /* not to LeakSanitizer */
+static void *volatile lost; /* not to LeakSanitizer */
 static ferrum_plugin_t real;
 static const ferrum_backend_ops_t *real_backend;
 static const ferrum_moe_fused_ops_t *real_moe;
