@@ -83,7 +83,7 @@ FUZZ_SECONDS = 60
 FUZZ = $(FUZZERS)
 fuzz:
 	+FUZZ_SECONDS='$(FUZZ_SECONDS)' FUZZ='$(FUZZ)' $(SANITIZE) fuzz '$(abs_top_builddir)-fuzz'
-run-fuzz: $(FUZZERS)
+run-fuzz: $(FUZZ)
 	FERRUM_TEST_SRCDIR='$(abs_top_srcdir)' FUZZ_SECONDS='$(FUZZ_SECONDS)' \
 		$(SHELL) '$(srcdir)/tests/fuzz/run.sh' $(FUZZ)
 .PHONY: fuzz run-fuzz fuzz-seeds

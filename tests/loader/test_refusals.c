@@ -76,6 +76,29 @@ START_TEST(executable_stacks)
 }
 END_TEST
 
+/* Its resolver would run while it is being loaded. */
+START_TEST(indirect_functions)
+{
+    Elf64_Ehdr head;
+    int changed = 0;
+    memcpy(&head, plugin, sizeof head);
+    for (unsigned i = 0; i < head.e_shnum; i++) {
+        const Elf64_Shdr *section =
+            (const Elf64_Shdr *)(const void *)(plugin + head.e_shoff + i * sizeof(Elf64_Shdr));
+        Elf64_Sym *symbols = (Elf64_Sym *)(void *)(plugin + section->sh_offset);
+        for (size_t j = 1; section->sh_type == SHT_DYNSYM && j < section->sh_size / sizeof *symbols;
+             j++) {
+            if (symbols[j].st_shndx == SHN_UNDEF)
+                continue;
+            symbols[j].st_info = ELF64_ST_INFO(STB_GLOBAL, STT_GNU_IFUNC);
+            changed++;
+        }
+    }
+    ck_assert_int_gt(changed, 0);
+    expect_refused(FERRUM_CORRUPT, "a symbol");
+}
+END_TEST
+
 /* ---- tags of the dynamic section ---- */
 
 static const struct {
@@ -293,6 +316,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, writable_code);
     tcase_add_test(tests, executable_stacks);
+    tcase_add_test(tests, indirect_functions);
     tcase_add_loop_test(tests, dynamic_tags, 0, sizeof tags / sizeof tags[0]);
     tcase_add_test(tests, interrupted_and_short_calls);
     tcase_add_loop_test(tests, files_that_change_while_they_are_read, 0, 2);
