@@ -9,10 +9,12 @@ dict=$FERRUM_TEST_SRCDIR/tests/fuzz/dict
 seconds=${FUZZ_SECONDS:-60}
 found=0
 
-# Processor seconds that the children of this shell have used.
-used()
+# Sets $used to the processor seconds of this shell's children; a substituted command has none.
+measure()
 {
-    times | awk 'NR == 2 { split($1 " " $2, t, /[ms ]+/); printf "%d\n", 60 * t[1] + t[2] + 60 * t[3] + t[4] }'
+    times >fuzz-work/times
+    used=$(awk 'NR == 2 { split($1 " " $2, t, /[ms ]+/)
+        printf "%d\n", 60 * t[1] + t[2] + 60 * t[3] + t[4] }' fuzz-work/times)
 }
 
 # The longest input that the corpus of a harness is worth mutating.
@@ -34,9 +36,10 @@ for harness; do
     if [ -f "$dict/$name.dict" ]; then
         set -- "$@" -dict="$dict/$name.dict"
     fi
-    begin=$(used)
+    measure
+    begin=$used
     runs=0
-    while left=$((seconds - ($(used) - begin))) && [ "$left" -gt 0 ]; do
+    while measure && left=$((seconds - (used - begin))) && [ "$left" -gt 0 ]; do
         "$harness" "$@" -max_total_time=$((left < 60 ? left : 60)) "$work/corpus" "$corpus/$name" \
             >"$work/log" 2>&1
         status=$?
@@ -47,7 +50,8 @@ for harness; do
             break
         fi
     done
-    echo "$name: $runs runs in $(($(used) - begin)) s of processor time," \
+    measure
+    echo "$name: $runs runs in $((used - begin)) s of processor time," \
         "$(ls "$work/corpus" | wc -l) new inputs, $(ls "$work/found" | wc -l) findings"
 done
 exit $found
