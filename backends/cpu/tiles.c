@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-#define _DEFAULT_SOURCE
-
 #include "backends/cpu/device.h"
 #include "kernels/kernels.h"
 
-#if defined(__x86_64__) && defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
+#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__)
+/* In glibc, but in none of its headers. syscall() would do, but a module that imports it can start
+ * threads, and is unloaded only after their number has been looked at. */
+int arch_prctl(int code, unsigned long value);
 
 enum {
     ARCH_REQ_XCOMP_PERM = 0x1023,
@@ -16,7 +15,7 @@ enum {
 /** Tile data is 8 KiB in every signal frame, so Linux keeps it from a process until it asks. */
 static bool permitted(void)
 {
-    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+    return arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }
 #else
 static bool permitted(void)
