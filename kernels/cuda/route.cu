@@ -2,8 +2,8 @@
 /*
  * route: the top-k experts of each row and their weights; ferrum_routing_t says what that means.
  *
- * One warp per row (grid x, blocks of 32). Scores and selection lie in shared memory, top_k times the
- * largest is taken out; of equals the lowest index wins. f32 sums in a fixed order.
+ * One warp per row (grid x, blocks of 32). Scores and selection lie in shared memory, top_k times
+ * the largest is taken out; of equals the lowest index wins. f32 sums in a fixed order.
  *
  * Preconditions: 4*(2*experts + groups) bytes of shared memory.
  */
@@ -11,6 +11,14 @@
 #include "kernels/cuda/moe_args.h"
 
 constexpr float LOWEST = -__builtin_huge_valf();
+constexpr float HIGHEST = 3.402823466e38f;
+
+/** A sum of finite values that stays finite: LOWEST marks what must not be picked. */
+FERRUM_DEVICE float finite_sum(float a, float b)
+{
+    const float sum = a + b;
+    return sum > HIGHEST ? HIGHEST : sum < -HIGHEST ? -HIGHEST : sum;
+}
 
 /** The larger value of the warp, the lower index of equals; no lane has one: index n. */
 FERRUM_DEVICE uint32_t warp_largest(float value, uint32_t index)
@@ -78,7 +86,7 @@ FERRUM_DEVICE bool load_scores(const ferrum_route_args_t &args, float *scores, f
     for (uint32_t e = gpu::lane(); e < args.experts; e += 32) {
         if (args.score_function == 2)
             scores[e] = gpu::divide(1.0f, 1.0f + gpu::exp(-scores[e]));
-        selection[e] = bias ? scores[e] + bias[e] : scores[e];
+        selection[e] = bias ? finite_sum(scores[e], bias[e]) : scores[e];
     }
     gpu::warp_barrier(gpu::full_mask);
     return true;
@@ -96,7 +104,7 @@ FERRUM_DEVICE void mask_groups(const ferrum_route_args_t &args, float *selection
             second = value > first ? first : value > second ? value : second;
             first = value > first ? value : first;
         }
-        groups[g] = size > 1 ? first + second : first;
+        groups[g] = size > 1 ? finite_sum(first, second) : first;
     }
     gpu::warp_barrier(gpu::full_mask);
     for (uint32_t i = 0; i < args.topk_groups; i++) {
@@ -176,5 +184,7 @@ template <class T> FERRUM_DEVICE void route(const ferrum_route_args_t &args)
         finish_weights(args, weights);
 }
 
-FERRUM_KERNEL_INSTANCE(32, ferrum_route_f16, (route<gpu::f16_t>), (ferrum_route_args_t args), (args))
-FERRUM_KERNEL_INSTANCE(32, ferrum_route_bf16, (route<gpu::bf16_t>), (ferrum_route_args_t args), (args))
+FERRUM_KERNEL_INSTANCE(32, ferrum_route_f16, (route<gpu::f16_t>), (ferrum_route_args_t args),
+                       (args))
+FERRUM_KERNEL_INSTANCE(32, ferrum_route_bf16, (route<gpu::bf16_t>), (ferrum_route_args_t args),
+                       (args))
