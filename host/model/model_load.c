@@ -265,7 +265,8 @@ static ferrum_status_t load_all(loading_t *l, ferrum_matrix_t *out_embedding, fe
     FERRUM_TRY(load_ends(l, out_embedding, err));
     for (uint32_t i = 0; i < c->layers; i++)
         FERRUM_TRY(load_norms(l, i, err));
-    FERRUM_TRY(ferrum_load_crew_run(&l->weights, l->threads, c->layers, load_layer, l, err));
+    loading_t start = *l; /* for the threads to copy while the account in `l` grows */
+    FERRUM_TRY(ferrum_load_crew_run(&l->weights, l->threads, c->layers, load_layer, &start, err));
     FERRUM_TRY(ferrum_weights_advance(&l->weights, l->weights.total_bytes, err));
     return ops->backend->context_sync(l->ctx, err);
 }
