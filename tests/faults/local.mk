@@ -26,7 +26,11 @@ fault_tests = \
 	tests/faults/test_plugins \
 	tests/faults/test_runtime
 check_PROGRAMS += $(fault_tests)
-TESTS += $(fault_tests)
+TESTS += tests/faults/test_compose tests/faults/test_files tests/faults/test_plugins
+# It starts the runtime some thousand times: minutes with a sanitizer.
+if !FERRUM_SANITIZED
+TESTS += tests/faults/test_runtime
+endif
 COVERAGE_TESTS += tests/faults/test_compose tests/faults/test_files tests/faults/test_plugins
 fault_cppflags = $(host_cppflags) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
 
