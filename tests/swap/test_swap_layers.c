@@ -212,8 +212,13 @@ static int allow_at_drain(void *arg, ferrum_swap_step_t step, uint32_t done, uin
 static void *runner_main(void *arg)
 {
     runner_t *r = arg;
+    ferrum_error_t err = FERRUM_ERROR_INIT;
+    ferrum_status_t status = FERRUM_BUSY;
     atomic_store(&r->started, true);
-    forward(r->session, r->layer, r->out);
+    while (status == FERRUM_BUSY) /* the main thread's knocking may be in the session first */
+        status = ferrum_moe_layer_forward(r->session, r->layer, x, ids, pair_weights, r->out,
+                                          TOKENS, TOP_K, 0, &err);
+    ck_assert_msg(status == FERRUM_OK, "%s", err.message);
     return NULL;
 }
 
