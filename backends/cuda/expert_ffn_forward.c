@@ -8,6 +8,7 @@
 #include "backends/cuda/entries.h"
 #include "backends/cuda/expert_ffn.h"
 #include "backends/cuda/product.h"
+#include "backends/cuda/tile_choice.h"
 
 enum {
     X_ALIGNMENT = 16 /* rows are copied by so many bytes */
@@ -49,6 +50,20 @@ static ferrum_status_t check_args(ferrum_context_t *ctx, const ferrum_expert_ffn
     return ferrum_cuda_check_pair_count(function, pairs, err);
 }
 
+static const ferrum_cuda_tile_t *choose_tile(const ferrum_device_t *device,
+                                             const ferrum_expert_ffn_t *ffn, uint64_t pairs)
+{
+    const ferrum_cuda_tile_problem_t problem = {.family = ferrum_cuda_w4_tiled(&ffn->gate.gpu)
+                                                              ? FERRUM_CUDA_TILES_W4
+                                                              : FERRUM_CUDA_TILES_ROWS,
+                                                .capability = (uint32_t)device->capability,
+                                                .outputs = ffn->intermediate,
+                                                .experts = ffn->local_experts,
+                                                .pairs = pairs};
+
+    return ferrum_cuda_choose_tile(&problem);
+}
+
 /** Sizes depend on the shape alone, not on where the ids send the pairs. */
 static ferrum_status_t prepare(ferrum_context_t *ctx, forward_t *forward, ferrum_error_t *err)
 {
@@ -62,7 +77,7 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, forward_t *forward, ferrum
     FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_DOWN,
                                    ferrum_cuda_mul3(pairs, ffn->hidden, sizeof(float)),
                                    &forward->slots, err));
-    forward->tile_rows = ferrum_cuda_pair_tile_rows(&ffn->gate.gpu, pairs, ffn->local_experts);
+    forward->tile_rows = choose_tile(ctx->device, ffn, pairs)->rows;
     if (forward->tile_rows == 1)
         return FERRUM_OK;
     const uint64_t sorted_max = pairs + experts * forward->tile_rows;

@@ -92,6 +92,8 @@ backends_cuda_cuda_la_SOURCES = \
 	backends/cuda/stacked_experts.c \
 	backends/cuda/stream.c \
 	backends/cuda/supports.c \
+	backends/cuda/tile_choice.c \
+	backends/cuda/tile_choice.h \
 	backends/cuda/transfer.c \
 	backends/cuda/weights.h \
 	backends/cuda/weights_gguf.c \

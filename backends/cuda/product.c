@@ -13,24 +13,6 @@ uint32_t ferrum_cuda_tile_rows(uint64_t rows)
     return rows <= 2 ? 1 : rows <= 16 ? 8 : 32;
 }
 
-uint32_t ferrum_cuda_pair_tile_rows(const ferrum_gpu_weights_t *weights, uint64_t pairs,
-                                    uint32_t experts)
-{
-    /* Pairs per expert from which a tile is worth its padding. Single rows win while few experts
-     * are met twice; for the kernels of other layouts, while tiles would be mostly padding. */
-    static const struct {
-        uint32_t pairs, rows;
-    } tiled[] = {{24, 64}, {12, 32}, {5, 16}, {0, 8}}, others[] = {{17, 32}, {0, 8}};
-    const bool w4 = ferrum_cuda_w4_tiled(weights);
-    size_t i = 0;
-
-    if (w4 ? pairs <= 64 && pairs <= experts / 2 + 1 : pairs <= 16)
-        return 1;
-    while (pairs / experts < (w4 ? tiled : others)[i].pairs)
-        i++;
-    return (w4 ? tiled : others)[i].rows;
-}
-
 /** The kernels of one number of rows per tile. */
 typedef struct tile_kernels {
     uint32_t rows;

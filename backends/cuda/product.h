@@ -11,11 +11,6 @@
 /** Rows of a tile for products of @p rows rows with one matrix: 1, 8 or 32. */
 uint32_t ferrum_cuda_tile_rows(uint64_t rows);
 
-/** The same for pairs that are spread over @p experts matrices, each list padded to tiles: 1 (one
- *  tile per pair, no plan), 8, 16, 32 or 64. */
-uint32_t ferrum_cuda_pair_tile_rows(const ferrum_gpu_weights_t *weights, uint64_t pairs,
-                                    uint32_t experts);
-
 /**
  * Launch @p args over @p tiles tiles of @p tile_rows rows for each of @p lists lists or dispatches
  * (1 in other modes); gate_up when args->up has data. Nothing to do is success.

@@ -69,6 +69,12 @@ tests_cuda_test_moe_LDADD = $(cuda_tests_ldadd) -lm
 tests_cuda_test_ops_CPPFLAGS = $(cuda_tests_cppflags)
 tests_cuda_test_ops_SOURCES = tests/cuda/test_ops.c $(cuda_tests_fixture)
 tests_cuda_test_ops_LDADD = $(cuda_tests_ldadd)
+check_PROGRAMS += tests/cuda/test_tile_choice
+TESTS += tests/cuda/test_tile_choice
+tests_cuda_test_tile_choice_CPPFLAGS = $(cuda_tests_cppflags)
+tests_cuda_test_tile_choice_SOURCES = \
+	tests/cuda/test_tile_choice.c backends/cuda/tile_choice.c backends/cuda/tile_choice.h
+tests_cuda_test_tile_choice_LDADD = $(CHECK_LIBS)
 tests_cuda_test_tokens_CPPFLAGS = $(cuda_tests_cppflags) \
 	-I$(top_srcdir)/plugin/include -I$(top_srcdir)/host/include $(JANSSON_CFLAGS)
 tests_cuda_test_tokens_SOURCES = tests/cuda/test_tokens.c $(cuda_tests_fixture)
