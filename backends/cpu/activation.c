@@ -19,7 +19,7 @@ ferrum_status_t ferrum_cpu_activation_from(const ferrum_activation_t *source,
                                       .kind = FERRUM_ACTIVATION_SILU_MUL};
 
     if (source) {
-        FERRUM_CPU_CHECK_STRUCT(source, FERRUM_ACTIVATION_MIN_SIZE, err);
+        FERRUM_CHECK_STRUCT(source, FERRUM_ACTIVATION_MIN_SIZE, err);
         activation.kind = source->kind;
         activation.alpha = source->alpha;
         activation.limit = source->limit;

@@ -61,23 +61,23 @@ static ferrum_status_t check_search(const char *function, const ferrum_context_t
                                     ferrum_error_t *err)
 {
     const ferrum_cpu_operand_t operands[] = {
-        {"logits", logits, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(m, n)},
+        {"logits", logits, FERRUM_DTYPE_F32, 0, ferrum_size_mul(m, n)},
         {"mask", mask, FERRUM_DTYPE_U32, 0, n / 32 + (n % 32 != 0)}};
     FERRUM_TRY(ferrum_cpu_check_operands(function, ctx, operands, mask ? 2 : 1, err));
     if (m == 0)
         return FERRUM_OK;
-    FERRUM_TRY(ferrum_cpu_check_pointer(function, "out_ids", out_ids, err));
+    FERRUM_TRY(ferrum_check_pointer(function, "out_ids", out_ids, err));
     if (n == 0)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_LENGTH,
                            "%s: rows are empty, there is no largest element",
-                           ferrum_cpu_op_name(function));
+                           ferrum_op_name(function));
     for (uint32_t i = 0; mask && i < n; i++)
         if (allowed(ferrum_cpu_u32(mask), i))
             return FERRUM_OK;
     if (!mask)
         return FERRUM_OK;
     return ferrum_fail(err, FERRUM_INVALID_INPUT, FERRUM_REASON_RANGE,
-                       "%s: the mask allows none of %u ids", ferrum_cpu_op_name(function), n);
+                       "%s: the mask allows none of %u ids", ferrum_op_name(function), n);
 }
 
 static void run_search(ferrum_context_t *ctx, search_t *search, uint32_t m)
@@ -100,7 +100,7 @@ ferrum_status_t ferrum_cpu_argmax_rows_masked(ferrum_context_t *ctx, const ferru
                                               const ferrum_buffer_t *mask, uint32_t m, uint32_t n,
                                               uint32_t *out_ids, ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(mask, err);
+    FERRUM_CHECK_POINTER(mask, err);
     FERRUM_TRY(check_search(__func__, ctx, logits, mask, m, n, out_ids, err));
     search_t search = {
         .logits = ferrum_cpu_f32(logits), .mask = ferrum_cpu_u32(mask), .n = n, .out_ids = out_ids};
@@ -140,10 +140,10 @@ ferrum_status_t ferrum_cpu_argmax_rows_repetition_penalty(
     FERRUM_TRY(check_search(__func__, ctx, logits, mask, m, n, out_ids, err));
     if (m == 0)
         return FERRUM_OK;
-    FERRUM_CPU_CHECK_POINTER(row_offsets, err);
-    FERRUM_CPU_CHECK_POINTER(penalties, err);
+    FERRUM_CHECK_POINTER(row_offsets, err);
+    FERRUM_CHECK_POINTER(penalties, err);
     if (row_offsets[0] < row_offsets[m])
-        FERRUM_CPU_CHECK_POINTER(token_ids, err);
+        FERRUM_CHECK_POINTER(token_ids, err);
     FERRUM_TRY(check_penalties(row_offsets, token_ids, penalties, m, n, err));
     search_t search = {.logits = ferrum_cpu_f32(logits),
                        .mask = mask ? ferrum_cpu_u32(mask) : NULL,

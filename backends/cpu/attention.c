@@ -7,17 +7,16 @@ ferrum_status_t ferrum_cpu_attention_config(const char *function,
                                             uint32_t head_dim, ferrum_cpu_attention_t *attention,
                                             ferrum_error_t *err)
 {
-    FERRUM_TRY(
-        ferrum_cpu_check_struct(function, "config", config, FERRUM_ATTN_CONFIG_MIN_SIZE, err));
+    FERRUM_TRY(ferrum_check_struct(function, "config", config, FERRUM_ATTN_CONFIG_MIN_SIZE, err));
     if (config->num_kv_heads != kv_heads || config->head_dim != head_dim)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_HEAD_DIM,
                            "%s: config has %u kv heads of %u, the cache %u of %u",
-                           ferrum_cpu_op_name(function), config->num_kv_heads, config->head_dim,
+                           ferrum_op_name(function), config->num_kv_heads, config->head_dim,
                            kv_heads, head_dim);
     if (kv_heads == 0 || head_dim == 0 || config->num_heads % kv_heads != 0)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_HEAD_DIM,
                            "%s: %u heads do not divide over %u kv heads of %u",
-                           ferrum_cpu_op_name(function), config->num_heads, kv_heads, head_dim);
+                           ferrum_op_name(function), config->num_heads, kv_heads, head_dim);
     attention->heads = config->num_heads;
     attention->scale = config->scale;
     attention->window = config->sliding_window;
@@ -126,7 +125,7 @@ ferrum_status_t ferrum_cpu_attention_run(ferrum_context_t *ctx, ferrum_cpu_atten
     attention->vector = ferrum_cpu_vector(ctx);
     attention->scratch_stride = (size_t)(most + attention->pool.head_dim);
     attention->scratch = ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_THREADS,
-                                            ferrum_cpu_mul(ctx->width, attention->scratch_stride),
+                                            ferrum_size_mul(ctx->width, attention->scratch_stride),
                                             sizeof *attention->scratch, err);
     if (!attention->scratch)
         return FERRUM_OUT_OF_MEMORY;
@@ -166,25 +165,25 @@ ferrum_status_t ferrum_cpu_flash_attention(ferrum_context_t *ctx, const ferrum_b
 {
     ferrum_cpu_attention_t attention = {0};
 
-    FERRUM_CPU_CHECK_STRUCT(config, FERRUM_ATTN_CONFIG_MIN_SIZE, err);
+    FERRUM_CHECK_STRUCT(config, FERRUM_ATTN_CONFIG_MIN_SIZE, err);
     FERRUM_TRY(ferrum_cpu_attention_config(__func__, config, config->num_kv_heads, config->head_dim,
                                            &attention, err));
     const uint32_t stride = config->kv_seq_stride ? config->kv_seq_stride : kv_len;
     const uint64_t q_count =
-        ferrum_cpu_mul(ferrum_cpu_mul3(batch, config->num_heads, q_len), config->head_dim);
+        ferrum_size_mul(ferrum_size_mul3(batch, config->num_heads, q_len), config->head_dim);
     const uint64_t kv_count =
-        ferrum_cpu_mul(ferrum_cpu_mul3(batch, config->num_kv_heads, stride), config->head_dim);
+        ferrum_size_mul(ferrum_size_mul3(batch, config->num_kv_heads, stride), config->head_dim);
     FERRUM_CPU_CHECK(
         ctx, err, {"q", q, FERRUM_DTYPE_F32, 0, q_count}, {"k", k, FERRUM_DTYPE_F32, 0, kv_count},
         {"v", v, FERRUM_DTYPE_F32, 0, kv_count}, {"out", out, FERRUM_DTYPE_F32, 0, q_count});
     if (kv_len > stride)
-        return FERRUM_CPU_REFUSE(err, FERRUM_REASON_LENGTH, "kv_len %u exceeds kv_seq_stride %u",
-                                 kv_len, stride);
+        return FERRUM_REFUSE(err, FERRUM_REASON_LENGTH, "kv_len %u exceeds kv_seq_stride %u",
+                             kv_len, stride);
     if (q_count == 0)
         return FERRUM_OK;
     FERRUM_TRY(contiguous_pool(ctx, config, k, v, batch, stride, &attention, err));
     FERRUM_TRY(
-        ferrum_cpu_attention_new_queries(ctx, &attention, ferrum_cpu_mul(batch, q_len), err));
+        ferrum_cpu_attention_new_queries(ctx, &attention, ferrum_size_mul(batch, q_len), err));
     for (uint32_t i = 0; i < attention.query_count; i++) {
         const uint64_t past = (uint64_t)pos_offset + i % q_len + 1;
         const bool hidden = config->causal && past < kv_len;

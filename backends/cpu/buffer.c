@@ -40,8 +40,8 @@ ferrum_status_t ferrum_cpu_buffer_alloc(ferrum_device_t *device, ferrum_dtype_t 
     ferrum_cpu_memory_t memory;
     uint64_t bytes;
 
-    FERRUM_CPU_CHECK_POINTER(device, err);
-    FERRUM_CPU_CHECK_POINTER(out_buffer, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(out_buffer, err);
     FERRUM_TRY(buffer_bytes(dtype, count, &bytes, err));
     FERRUM_TRY(ferrum_cpu_alloc(device, bytes, "a buffer", &memory, err));
     ferrum_buffer_t *buffer = buffer_new(device, dtype, count, memory.ptr, err);
@@ -61,14 +61,14 @@ ferrum_status_t ferrum_cpu_buffer_wrap_host(ferrum_device_t *device, void *ptr,
 {
     uint64_t bytes;
 
-    FERRUM_CPU_CHECK_POINTER(device, err);
-    FERRUM_CPU_CHECK_POINTER(ptr, err);
-    FERRUM_CPU_CHECK_POINTER(out_buffer, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(ptr, err);
+    FERRUM_CHECK_POINTER(out_buffer, err);
     FERRUM_TRY(buffer_bytes(dtype, count, &bytes, err));
     if ((uintptr_t)ptr % ferrum_dtype_bytes(dtype) != 0)
-        return FERRUM_CPU_REFUSE(err, FERRUM_REASON_ALIGNMENT,
-                                 "the address is not aligned to an element of %s",
-                                 ferrum_dtype_name(dtype));
+        return FERRUM_REFUSE(err, FERRUM_REASON_ALIGNMENT,
+                             "the address is not aligned to an element of %s",
+                             ferrum_dtype_name(dtype));
     ferrum_buffer_t *buffer = buffer_new(device, dtype, count, ptr, err);
     if (!buffer)
         return FERRUM_OUT_OF_MEMORY;
@@ -92,12 +92,12 @@ void ferrum_cpu_buffer_release(ferrum_buffer_t *buffer)
 ferrum_status_t ferrum_cpu_buffer_info(const ferrum_buffer_t *buffer,
                                        ferrum_buffer_info_t *out_info, ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(buffer, err);
+    FERRUM_CHECK_POINTER(buffer, err);
     const ferrum_buffer_info_t info = {
         .head = FERRUM_HEAD(ferrum_buffer_info_t),
         .dtype = buffer->dtype,
         .count = buffer->count,
         .host_ptr = buffer->data,
     };
-    return ferrum_cpu_fill_struct(__func__, out_info, FERRUM_BUFFER_INFO_MIN_SIZE, &info, err);
+    return ferrum_fill_struct(__func__, out_info, FERRUM_BUFFER_INFO_MIN_SIZE, &info, err);
 }

@@ -99,10 +99,10 @@ void ferrum_cpu_object_free(ferrum_device_t *device, void *object, size_t bytes)
 
 static ferrum_status_t check_host(const ferrum_host_t *host, ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_STRUCT(host, FERRUM_HOST_MIN_SIZE, err);
-    FERRUM_CPU_CHECK_STRUCT(host->allocator, FERRUM_ALLOCATOR_MIN_SIZE, err);
-    FERRUM_CPU_CHECK_POINTER((const void *)host->allocator->alloc, err);
-    FERRUM_CPU_CHECK_POINTER((const void *)host->allocator->free, err);
+    FERRUM_CHECK_STRUCT(host, FERRUM_HOST_MIN_SIZE, err);
+    FERRUM_CHECK_STRUCT(host->allocator, FERRUM_ALLOCATOR_MIN_SIZE, err);
+    FERRUM_CHECK_POINTER((const void *)host->allocator->alloc, err);
+    FERRUM_CHECK_POINTER((const void *)host->allocator->free, err);
     return FERRUM_OK;
 }
 
@@ -110,7 +110,7 @@ static ferrum_status_t check_options(const ferrum_device_options_t *options, fer
 {
     if (!options)
         return FERRUM_OK;
-    FERRUM_CPU_CHECK_STRUCT(options, FERRUM_DEVICE_OPTIONS_MIN_SIZE, err);
+    FERRUM_CHECK_STRUCT(options, FERRUM_DEVICE_OPTIONS_MIN_SIZE, err);
     if (options->ordinal != 0)
         return ferrum_fail(err, FERRUM_NOT_FOUND, FERRUM_REASON_NO_DEVICE,
                            "the cpu backend has device 0 only, not %u", options->ordinal);
@@ -142,7 +142,7 @@ ferrum_status_t ferrum_cpu_device_open(const ferrum_host_t *host,
     ferrum_device_t opened = {.host = host};
     ferrum_cpu_memory_t memory;
 
-    FERRUM_CPU_CHECK_POINTER(out_device, err);
+    FERRUM_CHECK_POINTER(out_device, err);
     FERRUM_TRY(check_host(host, err));
     FERRUM_TRY(check_options(options, err));
     FERRUM_TRY(ferrum_cpu_select_features(host, &opened.features, err));
@@ -202,7 +202,7 @@ static void processor_name(char name[static 49])
 static uint64_t memory_bytes(int pages_name)
 {
     const long pages = sysconf(pages_name), page_bytes = sysconf(_SC_PAGESIZE);
-    return pages > 0 && page_bytes > 0 ? ferrum_cpu_mul((uint64_t)pages, (uint64_t)page_bytes) : 0;
+    return pages > 0 && page_bytes > 0 ? ferrum_size_mul((uint64_t)pages, (uint64_t)page_bytes) : 0;
 }
 
 ferrum_status_t ferrum_cpu_device_info(const ferrum_device_t *device,
@@ -219,8 +219,8 @@ ferrum_status_t ferrum_cpu_device_info(const ferrum_device_t *device,
         .memory_free_bytes = memory_bytes(_SC_AVPHYS_PAGES),
     };
 
-    FERRUM_CPU_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(device, err);
     processor_name(info.name);
     (void)snprintf(info.detail, sizeof info.detail, "%s kernels", device->kernels->name);
-    return ferrum_cpu_fill_struct(__func__, out_info, FERRUM_DEVICE_INFO_MIN_SIZE, &info, err);
+    return ferrum_fill_struct(__func__, out_info, FERRUM_DEVICE_INFO_MIN_SIZE, &info, err);
 }

@@ -92,7 +92,7 @@ ferrum_status_t ferrum_cpu_add_bias(ferrum_context_t *ctx, ferrum_buffer_t *data
                                     const ferrum_buffer_t *bias, uint32_t rows, uint32_t cols,
                                     ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK(ctx, err, {"data", data, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(rows, cols)},
+    FERRUM_CPU_CHECK(ctx, err, {"data", data, FERRUM_DTYPE_F32, 0, ferrum_size_mul(rows, cols)},
                      {"bias", bias, FERRUM_DTYPE_F32, 0, cols});
     rows_t job = {.vector = ferrum_cpu_vector(ctx),
                   .out = ferrum_cpu_f32(data),
@@ -119,7 +119,7 @@ ferrum_status_t ferrum_cpu_rms_norm(ferrum_context_t *ctx, const ferrum_buffer_t
                                     const ferrum_buffer_t *w, float eps, ferrum_buffer_t *out,
                                     uint32_t tokens, uint32_t dim, ferrum_error_t *err)
 {
-    const uint64_t count = ferrum_cpu_mul(tokens, dim);
+    const uint64_t count = ferrum_size_mul(tokens, dim);
 
     FERRUM_CPU_CHECK(ctx, err, {"x", x, FERRUM_DTYPE_F32, 0, count},
                      {"w", w, FERRUM_DTYPE_F32, 0, dim}, {"out", out, FERRUM_DTYPE_F32, 0, count});
@@ -138,7 +138,7 @@ ferrum_status_t ferrum_cpu_fused_add_rms_norm(ferrum_context_t *ctx, ferrum_buff
                                               float eps, ferrum_buffer_t *out, uint32_t tokens,
                                               uint32_t dim, ferrum_error_t *err)
 {
-    const uint64_t count = ferrum_cpu_mul(tokens, dim);
+    const uint64_t count = ferrum_size_mul(tokens, dim);
 
     FERRUM_CPU_CHECK(ctx, err, {"residual", residual, FERRUM_DTYPE_F32, 0, count},
                      {"x", x, FERRUM_DTYPE_F32, 0, count}, {"w", w, FERRUM_DTYPE_F32, 0, dim},
@@ -168,13 +168,14 @@ ferrum_status_t ferrum_cpu_fused_silu_mul_split_strided(ferrum_context_t *ctx,
                                                         uint64_t out_row, uint32_t tokens,
                                                         uint32_t intermediate, ferrum_error_t *err)
 {
-    const uint64_t in_offset = ferrum_cpu_mul3(in_row, 2, intermediate);
-    const uint64_t out_offset = ferrum_cpu_mul(out_row, intermediate);
+    const uint64_t in_offset = ferrum_size_mul3(in_row, 2, intermediate);
+    const uint64_t out_offset = ferrum_size_mul(out_row, intermediate);
 
     FERRUM_CPU_CHECK(
         ctx, err,
-        {"gate_up", gate_up, FERRUM_DTYPE_F32, in_offset, ferrum_cpu_mul3(tokens, 2, intermediate)},
-        {"out", out, FERRUM_DTYPE_F32, out_offset, ferrum_cpu_mul(tokens, intermediate)});
+        {"gate_up", gate_up, FERRUM_DTYPE_F32, in_offset,
+         ferrum_size_mul3(tokens, 2, intermediate)},
+        {"out", out, FERRUM_DTYPE_F32, out_offset, ferrum_size_mul(tokens, intermediate)});
     rows_t job = {.vector = ferrum_cpu_vector(ctx),
                   .out = ferrum_cpu_f32(out) + out_offset,
                   .in = ferrum_cpu_f32(gate_up) + in_offset,

@@ -32,7 +32,7 @@ static ferrum_status_t check_lookup(const char *function, const ferrum_context_t
         table && (table->dtype == FERRUM_DTYPE_F16 || table->dtype == FERRUM_DTYPE_BF16);
     const ferrum_cpu_operand_t operands[] = {
         {"table", table, is_half ? table->dtype : FERRUM_DTYPE_F32, 0, 0},
-        {"out", out, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(count, dim)}};
+        {"out", out, FERRUM_DTYPE_F32, 0, ferrum_size_mul(count, dim)}};
     FERRUM_TRY(ferrum_cpu_check_operands(function, ctx, operands, 2, err));
     *out_rows = dim ? table->count / dim : UINT64_MAX;
     return FERRUM_OK;
@@ -61,12 +61,12 @@ ferrum_status_t ferrum_cpu_embedding_lookup(ferrum_context_t *ctx, const ferrum_
     FERRUM_TRY(check_lookup(__func__, ctx, table, out, count, dim, &rows, err));
     if (count == 0)
         return FERRUM_OK;
-    FERRUM_CPU_CHECK_POINTER(ids, err);
+    FERRUM_CHECK_POINTER(ids, err);
     for (uint32_t i = 0; i < count; i++)
         if (ids[i] >= rows)
-            return FERRUM_CPU_REFUSE_INPUT(err, FERRUM_REASON_RANGE,
-                                           "ids[%u] is %u, the table has %llu rows", i, ids[i],
-                                           (unsigned long long)rows);
+            return FERRUM_REFUSE_INPUT(err, FERRUM_REASON_RANGE,
+                                       "ids[%u] is %u, the table has %llu rows", i, ids[i],
+                                       (unsigned long long)rows);
     run_lookup(ctx, table, ids, count, out, dim);
     return FERRUM_OK;
 }

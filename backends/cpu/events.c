@@ -21,8 +21,8 @@ struct ferrum_timer {
 ferrum_status_t ferrum_cpu_event_new(ferrum_device_t *device, ferrum_event_t **out_event,
                                      ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(device, err);
-    FERRUM_CPU_CHECK_POINTER(out_event, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(out_event, err);
     ferrum_event_t *event = ferrum_cpu_object_new(device, sizeof *event, "an event", err);
     if (!event)
         return FERRUM_OUT_OF_MEMORY;
@@ -34,22 +34,22 @@ ferrum_status_t ferrum_cpu_event_new(ferrum_device_t *device, ferrum_event_t **o
 ferrum_status_t ferrum_cpu_event_record(ferrum_context_t *ctx, ferrum_event_t *event,
                                         ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(ctx, err);
-    FERRUM_CPU_CHECK_POINTER(event, err);
+    FERRUM_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(event, err);
     return FERRUM_OK;
 }
 
 ferrum_status_t ferrum_cpu_event_wait(ferrum_context_t *ctx, ferrum_event_t *event,
                                       ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(ctx, err);
-    FERRUM_CPU_CHECK_POINTER(event, err);
+    FERRUM_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(event, err);
     return FERRUM_OK;
 }
 
 ferrum_status_t ferrum_cpu_event_sync(ferrum_event_t *event, ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(event, err);
+    FERRUM_CHECK_POINTER(event, err);
     return FERRUM_OK;
 }
 
@@ -62,8 +62,8 @@ void ferrum_cpu_event_free(ferrum_event_t *event)
 ferrum_status_t ferrum_cpu_timer_new(ferrum_device_t *device, ferrum_timer_t **out_timer,
                                      ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(device, err);
-    FERRUM_CPU_CHECK_POINTER(out_timer, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(out_timer, err);
     ferrum_timer_t *timer = ferrum_cpu_object_new(device, sizeof *timer, "a timer", err);
     if (!timer)
         return FERRUM_OUT_OF_MEMORY;
@@ -75,8 +75,8 @@ ferrum_status_t ferrum_cpu_timer_new(ferrum_device_t *device, ferrum_timer_t **o
 ferrum_status_t ferrum_cpu_timer_record_start(ferrum_context_t *ctx, ferrum_timer_t *timer,
                                               ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(ctx, err);
-    FERRUM_CPU_CHECK_POINTER(timer, err);
+    FERRUM_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(timer, err);
     timer->has_start = clock_gettime(CLOCK_MONOTONIC, &timer->start) == 0;
     return FERRUM_OK;
 }
@@ -84,8 +84,8 @@ ferrum_status_t ferrum_cpu_timer_record_start(ferrum_context_t *ctx, ferrum_time
 ferrum_status_t ferrum_cpu_timer_record_end(ferrum_context_t *ctx, ferrum_timer_t *timer,
                                             ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(ctx, err);
-    FERRUM_CPU_CHECK_POINTER(timer, err);
+    FERRUM_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(timer, err);
     timer->has_end = clock_gettime(CLOCK_MONOTONIC, &timer->end) == 0;
     return FERRUM_OK;
 }
@@ -93,8 +93,8 @@ ferrum_status_t ferrum_cpu_timer_record_end(ferrum_context_t *ctx, ferrum_timer_
 ferrum_status_t ferrum_cpu_timer_elapsed_ms(ferrum_timer_t *timer, double *out_ms,
                                             ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(timer, err);
-    FERRUM_CPU_CHECK_POINTER(out_ms, err);
+    FERRUM_CHECK_POINTER(timer, err);
+    FERRUM_CHECK_POINTER(out_ms, err);
     *out_ms = timer->has_start && timer->has_end
                   ? 1e3 * (double)(timer->end.tv_sec - timer->start.tv_sec) +
                         1e-6 * (double)(timer->end.tv_nsec - timer->start.tv_nsec)

@@ -26,7 +26,7 @@ static ferrum_status_t load_gptq_role(const ferrum_device_t *device,
                                       const role_shape_t *role, const ferrum_cpu_loading_t *loading,
                                       ferrum_cpu_weights_t *out_weights, ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_STRUCT(source->gptq[0], FERRUM_GPTQ_MIN_SIZE, err);
+    FERRUM_CHECK_STRUCT(source->gptq[0], FERRUM_GPTQ_MIN_SIZE, err);
     FERRUM_TRY(check_role_shape(role, role->experts, source->gptq[0]->n, source->gptq[0]->k, err));
     FERRUM_TRY(ferrum_cpu_weights_from_gptq(device, source->gptq, role->experts, loading,
                                             out_weights, err));
@@ -43,15 +43,15 @@ static ferrum_status_t load_role(const ferrum_device_t *device,
                                  const ferrum_cpu_loading_t *loading,
                                  ferrum_cpu_weights_t *out_weights, ferrum_error_t *err)
 {
-    FERRUM_TRY(ferrum_cpu_check_struct("expert_ffn_create", role->name, source,
-                                       FERRUM_EXPERT_WEIGHTS_MIN_SIZE, err));
+    FERRUM_TRY(ferrum_check_struct("expert_ffn_create", role->name, source,
+                                   FERRUM_EXPERT_WEIGHTS_MIN_SIZE, err));
     if (!source->gguf == !source->gptq)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_FORMAT,
                            "expert_ffn_create: %s needs either GGUF or GPTQ weights", role->name);
     if (source->gptq) {
         FERRUM_TRY(load_gptq_role(device, source, role, loading, out_weights, err));
     } else {
-        FERRUM_CPU_CHECK_STRUCT(source->gguf, FERRUM_GGUF_WEIGHTS_MIN_SIZE, err);
+        FERRUM_CHECK_STRUCT(source->gguf, FERRUM_GGUF_WEIGHTS_MIN_SIZE, err);
         FERRUM_TRY(check_role_shape(role, source->gguf->experts, source->gguf->rows,
                                     source->gguf->cols, err));
         FERRUM_TRY(ferrum_cpu_weights_from_gguf(device, source->gguf, loading, out_weights, err));
@@ -62,7 +62,7 @@ static ferrum_status_t load_role(const ferrum_device_t *device,
 static ferrum_status_t check_desc(const ferrum_expert_ffn_desc_t *desc, uint32_t *out_local,
                                   ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_STRUCT(desc, FERRUM_EXPERT_FFN_DESC_MIN_SIZE, err);
+    FERRUM_CHECK_STRUCT(desc, FERRUM_EXPERT_FFN_DESC_MIN_SIZE, err);
     const uint32_t local = desc->local_experts ? desc->local_experts : desc->num_experts;
     if (desc->hidden == 0 || desc->intermediate == 0)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_LENGTH,
@@ -137,8 +137,8 @@ ferrum_status_t ferrum_cpu_expert_ffn_create(ferrum_device_t *device,
 {
     uint32_t local = 0;
 
-    FERRUM_CPU_CHECK_POINTER(device, err);
-    FERRUM_CPU_CHECK_POINTER(out_ffn, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(out_ffn, err);
     FERRUM_TRY(check_desc(desc, &local, err));
     ferrum_expert_ffn_t *ffn = ferrum_cpu_object_new(device, sizeof *ffn, "an expert FFN", err);
     if (!ffn)
@@ -198,7 +198,7 @@ ferrum_status_t ferrum_cpu_expert_ffn_info(const ferrum_expert_ffn_t *ffn,
 {
     char gate[16], up[16], down[16];
 
-    FERRUM_CPU_CHECK_POINTER(ffn, err);
+    FERRUM_CHECK_POINTER(ffn, err);
     ferrum_expert_ffn_info_t info = {
         .head = FERRUM_HEAD(ferrum_expert_ffn_info_t),
         .hidden = ffn->hidden,
@@ -216,5 +216,5 @@ ferrum_status_t ferrum_cpu_expert_ffn_info(const ferrum_expert_ffn_t *ffn,
     const bool alike = ffn->gate.format == ffn->up.format && ffn->gate.bits == ffn->up.bits;
     (void)snprintf(info.kernel, sizeof info.kernel, "%s %s%s%s/%s", ffn->device->kernels->name,
                    gate, alike ? "" : "/", alike ? "" : up, down);
-    return ferrum_cpu_fill_struct(__func__, out_info, FERRUM_EXPERT_FFN_INFO_MIN_SIZE, &info, err);
+    return ferrum_fill_struct(__func__, out_info, FERRUM_EXPERT_FFN_INFO_MIN_SIZE, &info, err);
 }

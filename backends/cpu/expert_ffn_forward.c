@@ -39,8 +39,7 @@ static ferrum_status_t check_args(const ferrum_context_t *ctx, const ferrum_expe
 {
     static const char function[] = "expert_ffn_forward";
 
-    FERRUM_TRY(
-        ferrum_cpu_check_struct(function, "args", args, FERRUM_EXPERT_FFN_ARGS_MIN_SIZE, err));
+    FERRUM_TRY(ferrum_check_struct(function, "args", args, FERRUM_EXPERT_FFN_ARGS_MIN_SIZE, err));
     const uint64_t pairs = (uint64_t)args->tokens * args->top_k;
     const uint64_t elements = (uint64_t)args->tokens * ffn->hidden;
     const ferrum_cpu_operand_t operands[] = {{"x", args->x, FERRUM_DTYPE_F32, 0, elements},
@@ -75,11 +74,11 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, const ferrum_expert_ffn_t 
     for (uint32_t r = 0; r < grouping.rows; r++)
         places.in[r] = (uint64_t)(grouping.pairs[r] / args->top_k) * ffn->hidden;
     float *hidden =
-        ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_HIDDEN, ferrum_cpu_mul(pairs, ffn->intermediate),
-                           sizeof *hidden, err);
+        ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_HIDDEN,
+                           ferrum_size_mul(pairs, ffn->intermediate), sizeof *hidden, err);
     float *slots = hidden
                        ? ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_DOWN,
-                                            ferrum_cpu_mul(pairs, ffn->hidden), sizeof *slots, err)
+                                            ferrum_size_mul(pairs, ffn->hidden), sizeof *slots, err)
                        : NULL;
     if (!slots)
         return FERRUM_OUT_OF_MEMORY;
@@ -115,7 +114,7 @@ ferrum_status_t ferrum_cpu_expert_ffn_forward(ferrum_context_t *ctx, ferrum_expe
 {
     forward_t forward = {.ctx = ctx};
 
-    FERRUM_CPU_CHECK_POINTER(ffn, err);
+    FERRUM_CHECK_POINTER(ffn, err);
     FERRUM_TRY(check_args(ctx, ffn, args, err));
     if (args->tokens == 0)
         return FERRUM_OK;

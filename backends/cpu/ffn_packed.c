@@ -307,12 +307,12 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, forward_t *f, ferrum_error
     FERRUM_TRY(ferrum_cpu_ffn_plan(ctx, &shape, &f->grouping, &f->plan, err));
     f->tokens = ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_OFFSETS, pairs, sizeof *f->tokens, err);
     f->hidden = f->tokens ? ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_HIDDEN,
-                                               ferrum_cpu_mul(pairs, ffn->intermediate),
+                                               ferrum_size_mul(pairs, ffn->intermediate),
                                                sizeof *f->hidden, err)
                           : NULL;
     f->slots = f->hidden
                    ? ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_DOWN,
-                                        ferrum_cpu_mul(pairs, ffn->hidden), sizeof *f->slots, err)
+                                        ferrum_size_mul(pairs, ffn->hidden), sizeof *f->slots, err)
                    : NULL;
     if (!f->slots)
         return FERRUM_OUT_OF_MEMORY;

@@ -123,14 +123,14 @@ ferrum_status_t ferrum_cpu_ffn_plan(ferrum_context_t *ctx, const ferrum_cpu_ffn_
     const uint64_t buckets = shape->pairs < shape->experts ? shape->pairs : shape->experts;
     const uint64_t most_blocks = buckets + shape->pairs / FERRUM_CPU_FFN_BLOCK_ROWS;
     const uint64_t gate_up_units = most_gate_up_units(most_blocks, ctx->width);
-    const bool across = ferrum_cpu_mul(shape->pairs, shape->hidden_row_bytes) <= CACHE_BYTES;
+    const bool across = ferrum_size_mul(shape->pairs, shape->hidden_row_bytes) <= CACHE_BYTES;
     /* Fewer blocks than there can be make more slices. */
     const uint64_t down_units =
         across ? shape->down_panels
                : SLICES * most_blocks + (uint64_t)UNITS_PER_THREAD * ctx->width + most_blocks;
     const uint64_t bytes =
-        ferrum_cpu_add(ferrum_cpu_mul(most_blocks, sizeof *out_plan->blocks),
-                       ferrum_cpu_mul(gate_up_units + down_units, sizeof *out_plan->down.list));
+        ferrum_size_add(ferrum_size_mul(most_blocks, sizeof *out_plan->blocks),
+                        ferrum_size_mul(gate_up_units + down_units, sizeof *out_plan->down.list));
     void *memory = ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_UNITS, bytes, 1, err);
     if (!memory)
         return FERRUM_OUT_OF_MEMORY;

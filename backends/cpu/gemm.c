@@ -9,9 +9,9 @@ ferrum_status_t ferrum_cpu_gemm(ferrum_context_t *ctx, const ferrum_buffer_t *a,
 {
     ferrum_cpu_product_t product;
 
-    FERRUM_CPU_CHECK(ctx, err, {"a", a, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(m, k)},
-                     {"b", b, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(n, k)},
-                     {"out", out, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(m, n)});
+    FERRUM_CPU_CHECK(ctx, err, {"a", a, FERRUM_DTYPE_F32, 0, ferrum_size_mul(m, k)},
+                     {"b", b, FERRUM_DTYPE_F32, 0, ferrum_size_mul(n, k)},
+                     {"out", out, FERRUM_DTYPE_F32, 0, ferrum_size_mul(m, n)});
     if (m == 0)
         return FERRUM_OK;
     const ferrum_device_t *device = ctx->device;

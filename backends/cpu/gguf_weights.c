@@ -25,8 +25,8 @@ ferrum_status_t ferrum_cpu_check_block_problem(const ferrum_device_t *device,
 static ferrum_status_t check_source(const ferrum_device_t *device,
                                     const ferrum_gguf_weights_t *source, ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_STRUCT(source, FERRUM_GGUF_WEIGHTS_MIN_SIZE, err);
-    FERRUM_CPU_CHECK_POINTER(source->data, err);
+    FERRUM_CHECK_STRUCT(source, FERRUM_GGUF_WEIGHTS_MIN_SIZE, err);
+    FERRUM_CHECK_POINTER(source->data, err);
     if (source->flags & ~(uint32_t)FERRUM_WEIGHTS_MAPPED)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_FLAGS,
                            "weights have unknown flags 0x%x", source->flags);
@@ -39,7 +39,7 @@ static ferrum_status_t check_source(const ferrum_device_t *device,
     const ferrum_format_traits_t *traits = ferrum_format_traits(source->format);
     const uint64_t row_bytes =
         (uint64_t)(source->cols / traits->block_values) * traits->block_bytes;
-    const uint64_t bytes = ferrum_cpu_mul3(source->experts, source->rows, row_bytes);
+    const uint64_t bytes = ferrum_size_mul3(source->experts, source->rows, row_bytes);
     if (bytes != source->bytes || bytes > SIZE_MAX / 2)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_LENGTH,
                            "weights of [%u, %u, %u] in %s take %llu bytes, not %llu",

@@ -25,7 +25,7 @@ static ferrum_status_t check_all(const ferrum_gptq_t *const *sources, uint32_t c
 {
     uint64_t bytes = 0;
 
-    FERRUM_CPU_CHECK_POINTER(sources, err);
+    FERRUM_CHECK_POINTER(sources, err);
     if (count == 0)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_EXPERTS,
                            "there are no GPTQ matrices to load");
@@ -58,7 +58,7 @@ static ferrum_status_t load_biases(const ferrum_device_t *device,
         any = any || sources[e]->bias;
     if (!any)
         return FERRUM_OK;
-    FERRUM_TRY(ferrum_cpu_alloc(device, ferrum_cpu_mul(weights->experts, row_bytes), "biases",
+    FERRUM_TRY(ferrum_cpu_alloc(device, ferrum_size_mul(weights->experts, row_bytes), "biases",
                                 &weights->bias, err));
     for (uint32_t e = 0; e < weights->experts; e++) {
         float *bias = (float *)weights->bias.ptr + (size_t)e * weights->n;
@@ -159,9 +159,9 @@ static ferrum_status_t load_packed(const ferrum_device_t *device,
         permuted = permuted || layout.perm_bytes > 0;
     }
     if (permuted)
-        FERRUM_TRY(ferrum_cpu_alloc(device,
-                                    ferrum_cpu_mul3(weights->experts, weights->k, sizeof(uint32_t)),
-                                    "act-order permutations", &weights->perms, err));
+        FERRUM_TRY(ferrum_cpu_alloc(
+            device, ferrum_size_mul3(weights->experts, weights->k, sizeof(uint32_t)),
+            "act-order permutations", &weights->perms, err));
     FERRUM_TRY(ferrum_cpu_weights_place(device, loading, weights, shape, &first, err));
     FERRUM_TRY(ferrum_cpu_alloc(device, staging_bytes, "packing", &staging, err));
     pack_matrices(sources, shape, staging.ptr, first, weights);
@@ -178,7 +178,7 @@ static ferrum_status_t load_all(const ferrum_device_t *device, const ferrum_gptq
     uint64_t bytes = 0;
 
     FERRUM_TRY(ferrum_cpu_weights_new_matrices(device, weights, err));
-    FERRUM_TRY(ferrum_cpu_alloc(device, ferrum_cpu_mul(weights->k, sizeof(uint32_t)), "checks",
+    FERRUM_TRY(ferrum_cpu_alloc(device, ferrum_size_mul(weights->k, sizeof(uint32_t)), "checks",
                                 &counts, err));
     const bool packs =
         packed_shape(device, sources, weights, loading->precision, counts.ptr, &shape);
@@ -187,7 +187,7 @@ static ferrum_status_t load_all(const ferrum_device_t *device, const ferrum_gptq
         return load_packed(device, sources, &shape, loading, weights, err);
     for (uint32_t e = 0; e < weights->experts; e++) {
         const ferrum_cpu_gptq_layout_t layout = ferrum_cpu_gptq_layout(sources[e]);
-        bytes = ferrum_cpu_add(bytes, ferrum_cpu_gptq_layout_bytes(&layout));
+        bytes = ferrum_size_add(bytes, ferrum_cpu_gptq_layout_bytes(&layout));
     }
     FERRUM_TRY(ferrum_cpu_alloc(device, bytes, "weights", &weights->data, err));
     uint8_t *next = weights->data.ptr;

@@ -59,8 +59,8 @@ static ferrum_status_t check_arrays(const ferrum_gptq_t *source, ferrum_error_t 
 {
     const uint64_t groups = group_count(source), k = source->k, n = source->n;
 
-    FERRUM_CPU_CHECK_POINTER(source->qweight, err);
-    FERRUM_CPU_CHECK_POINTER(source->scales, err);
+    FERRUM_CHECK_POINTER(source->qweight, err);
+    FERRUM_CHECK_POINTER(source->scales, err);
     if (k * n > SIZE_MAX / 16)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_OVERFLOW,
                            "a GPTQ matrix of k=%u, n=%u overflows the address space", source->k,
@@ -94,7 +94,7 @@ static ferrum_status_t check_zeros(const ferrum_gptq_t *source, ferrum_error_t *
 
 ferrum_status_t ferrum_cpu_check_gptq(const ferrum_gptq_t *source, ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_STRUCT(source, FERRUM_GPTQ_MIN_SIZE, err);
+    FERRUM_CHECK_STRUCT(source, FERRUM_GPTQ_MIN_SIZE, err);
     if (source->flags & ~(uint32_t)FERRUM_WEIGHTS_MAPPED)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_FLAGS,
                            "weights have unknown flags 0x%x", source->flags);
@@ -137,7 +137,7 @@ ferrum_cpu_gptq_layout_t ferrum_cpu_gptq_layout(const ferrum_gptq_t *source)
     const bool in_place = (source->flags & FERRUM_WEIGHTS_MAPPED) && aligned && !permuted;
 
     layout.codes_bytes = in_place ? 0 : source->qweight_count * sizeof(uint32_t);
-    layout.scales_bytes = ferrum_cpu_mul(cells, sizeof(float));
+    layout.scales_bytes = ferrum_size_mul(cells, sizeof(float));
     layout.zeros_bytes = cells;
     layout.group_end_bytes = groups * sizeof(uint32_t);
     layout.perm_bytes = permuted ? source->k * sizeof(uint32_t) : 0;

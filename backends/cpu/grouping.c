@@ -14,7 +14,7 @@ ferrum_status_t ferrum_cpu_group_pairs(ferrum_context_t *ctx, const int32_t *ids
                                        uint32_t first_expert, uint32_t experts,
                                        ferrum_cpu_grouping_t *out_grouping, ferrum_error_t *err)
 {
-    const uint64_t words = ferrum_cpu_add(ferrum_cpu_mul(pairs, 2), experts);
+    const uint64_t words = ferrum_size_add(ferrum_size_mul(pairs, 2), experts);
     uint32_t *cursor =
         ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_COUNTS, words, sizeof *cursor, err);
     ferrum_cpu_bucket_t *buckets =
@@ -56,7 +56,7 @@ ferrum_status_t ferrum_cpu_group_pairs(ferrum_context_t *ctx, const int32_t *ids
 ferrum_status_t ferrum_cpu_new_places(ferrum_context_t *ctx, uint64_t rows,
                                       ferrum_cpu_places_t *out_places, ferrum_error_t *err)
 {
-    uint64_t *places = ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_OFFSETS, ferrum_cpu_mul(rows, 2),
+    uint64_t *places = ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_OFFSETS, ferrum_size_mul(rows, 2),
                                           sizeof *places, err);
     if (!places)
         return FERRUM_OUT_OF_MEMORY;

@@ -37,7 +37,7 @@ static ferrum_status_t transpose(const char *function, ferrum_context_t *ctx,
                                  uint32_t heads, uint32_t dim, ferrum_cpu_item_fn *fn,
                                  ferrum_error_t *err)
 {
-    const uint64_t count = ferrum_cpu_mul3(tokens, heads, dim);
+    const uint64_t count = ferrum_size_mul3(tokens, heads, dim);
     const ferrum_cpu_operand_t operands[] = {{"src", src, FERRUM_DTYPE_F32, 0, count},
                                              {"dst", dst, FERRUM_DTYPE_F32, 0, count}};
 
@@ -88,10 +88,10 @@ ferrum_status_t ferrum_cpu_split_qkv(ferrum_context_t *ctx, const ferrum_buffer_
 {
     FERRUM_CPU_CHECK(
         ctx, err,
-        {"qkv", qkv, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(tokens, q_dim + 2 * (uint64_t)kv_dim)},
-        {"q", q, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(tokens, q_dim)},
-        {"k", k, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(tokens, kv_dim)},
-        {"v", v, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(tokens, kv_dim)});
+        {"qkv", qkv, FERRUM_DTYPE_F32, 0, ferrum_size_mul(tokens, q_dim + 2 * (uint64_t)kv_dim)},
+        {"q", q, FERRUM_DTYPE_F32, 0, ferrum_size_mul(tokens, q_dim)},
+        {"k", k, FERRUM_DTYPE_F32, 0, ferrum_size_mul(tokens, kv_dim)},
+        {"v", v, FERRUM_DTYPE_F32, 0, ferrum_size_mul(tokens, kv_dim)});
     split_t split = {ferrum_cpu_f32(qkv),
                      ferrum_cpu_f32(q),
                      ferrum_cpu_f32(k),
@@ -107,17 +107,17 @@ ferrum_status_t ferrum_cpu_kv_cache_append_head_major(
     uint32_t capacity, const ferrum_buffer_t *new_k, const ferrum_buffer_t *new_v, uint32_t count,
     uint32_t kv_heads, uint32_t head_dim, ferrum_error_t *err)
 {
-    const uint64_t cache_count = ferrum_cpu_mul3(kv_heads, capacity, head_dim);
-    const uint64_t new_count = ferrum_cpu_mul3(kv_heads, count, head_dim);
+    const uint64_t cache_count = ferrum_size_mul3(kv_heads, capacity, head_dim);
+    const uint64_t new_count = ferrum_size_mul3(kv_heads, count, head_dim);
 
     FERRUM_CPU_CHECK(ctx, err, {"cache_k", cache_k, FERRUM_DTYPE_F32, 0, cache_count},
                      {"cache_v", cache_v, FERRUM_DTYPE_F32, 0, cache_count},
                      {"new_k", new_k, FERRUM_DTYPE_F32, 0, new_count},
                      {"new_v", new_v, FERRUM_DTYPE_F32, 0, new_count});
     if ((uint64_t)len + count > capacity)
-        return FERRUM_CPU_REFUSE(err, FERRUM_REASON_LENGTH,
-                                 "%u positions from %u on exceed the capacity of %u", count, len,
-                                 capacity);
+        return FERRUM_REFUSE(err, FERRUM_REASON_LENGTH,
+                             "%u positions from %u on exceed the capacity of %u", count, len,
+                             capacity);
     for (uint64_t h = 0; h < kv_heads; h++) {
         const size_t to = (size_t)((h * capacity + len) * head_dim);
         const size_t from = (size_t)(h * count * head_dim);

@@ -12,7 +12,7 @@ ferrum_status_t ferrum_cpu_linear_new(ferrum_device_t *device, uint32_t parts,
     const size_t part_bytes = sizeof(ferrum_cpu_weights_t) + sizeof(ferrum_cpu_matrix_t);
     ferrum_cpu_memory_t memory;
 
-    FERRUM_TRY(ferrum_cpu_alloc(device, ferrum_cpu_mul(parts, part_bytes), "a linear layer",
+    FERRUM_TRY(ferrum_cpu_alloc(device, ferrum_size_mul(parts, part_bytes), "a linear layer",
                                 &memory, err));
     ferrum_linear_t *linear = ferrum_cpu_object_new(device, sizeof *linear, "a linear layer", err);
     if (!linear) {
@@ -51,7 +51,7 @@ void ferrum_cpu_linear_release(ferrum_linear_t *linear)
 ferrum_status_t ferrum_cpu_linear_info(const ferrum_linear_t *linear,
                                        ferrum_linear_info_t *out_info, ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(linear, err);
+    FERRUM_CHECK_POINTER(linear, err);
     ferrum_linear_info_t info = {
         .head = FERRUM_HEAD(ferrum_linear_info_t),
         .in_features = linear->k,
@@ -63,7 +63,7 @@ ferrum_status_t ferrum_cpu_linear_info(const ferrum_linear_t *linear,
     };
     for (uint32_t i = 0; i < linear->parts; i++)
         info.bytes += ferrum_cpu_weights_bytes(&linear->weights[i]);
-    return ferrum_cpu_fill_struct(__func__, out_info, FERRUM_LINEAR_INFO_MIN_SIZE, &info, err);
+    return ferrum_fill_struct(__func__, out_info, FERRUM_LINEAR_INFO_MIN_SIZE, &info, err);
 }
 
 /** Take over @p weights (of one expert) as part @p index, after the parts before it. */
@@ -90,7 +90,7 @@ static ferrum_status_t load_part(ferrum_linear_t *linear, uint32_t index,
     const ferrum_cpu_loading_t loading = {.precision = precision};
     ferrum_cpu_weights_t weights;
 
-    FERRUM_CPU_CHECK_STRUCT(source, FERRUM_GGUF_WEIGHTS_MIN_SIZE, err);
+    FERRUM_CHECK_STRUCT(source, FERRUM_GGUF_WEIGHTS_MIN_SIZE, err);
     if (source->experts != 1)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_EXPERTS,
                            "a linear layer is one matrix, not %u: use load_quant_experts",
@@ -148,8 +148,8 @@ ferrum_status_t ferrum_cpu_load_quant(ferrum_device_t *device, const ferrum_gguf
                                       const float *bias, ferrum_linear_t **out_linear,
                                       ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(device, err);
-    FERRUM_CPU_CHECK_POINTER(out_linear, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(out_linear, err);
     return load_parts(device, &weights, 1, bias, out_linear, err);
 }
 
@@ -158,11 +158,11 @@ ferrum_status_t ferrum_cpu_load_quant_fused(ferrum_device_t *device,
                                             uint32_t count, ferrum_linear_t **out_linear,
                                             ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(device, err);
-    FERRUM_CPU_CHECK_POINTER(parts, err);
-    FERRUM_CPU_CHECK_POINTER(out_linear, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(parts, err);
+    FERRUM_CHECK_POINTER(out_linear, err);
     if (count == 0)
-        return FERRUM_CPU_REFUSE(err, FERRUM_REASON_LENGTH, "there are %u parts", count);
+        return FERRUM_REFUSE(err, FERRUM_REASON_LENGTH, "there are %u parts", count);
     return load_parts(device, parts, count, NULL, out_linear, err);
 }
 
@@ -172,8 +172,8 @@ ferrum_status_t ferrum_cpu_load_gptq(ferrum_device_t *device, const ferrum_gptq_
     ferrum_cpu_weights_t loaded;
     ferrum_linear_t *linear;
 
-    FERRUM_CPU_CHECK_POINTER(device, err);
-    FERRUM_CPU_CHECK_POINTER(out_linear, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(out_linear, err);
     const ferrum_cpu_loading_t loading = {.precision = device->precision};
     FERRUM_TRY(ferrum_cpu_weights_from_gptq(device, &weights, 1, &loading, &loaded, err));
     const ferrum_status_t status = ferrum_cpu_linear_new(device, 1, &linear, err);
@@ -193,9 +193,9 @@ ferrum_status_t ferrum_cpu_linear_forward(ferrum_context_t *ctx, const ferrum_li
 {
     ferrum_cpu_product_t product;
 
-    FERRUM_CPU_CHECK_POINTER(linear, err);
-    FERRUM_CPU_CHECK(ctx, err, {"x", x, FERRUM_DTYPE_F32, x_offset, ferrum_cpu_mul(m, linear->k)},
-                     {"y", y, FERRUM_DTYPE_F32, y_offset, ferrum_cpu_mul(m, linear->n)});
+    FERRUM_CHECK_POINTER(linear, err);
+    FERRUM_CPU_CHECK(ctx, err, {"x", x, FERRUM_DTYPE_F32, x_offset, ferrum_size_mul(m, linear->k)},
+                     {"y", y, FERRUM_DTYPE_F32, y_offset, ferrum_size_mul(m, linear->n)});
     if (m == 0)
         return FERRUM_OK;
     ferrum_cpu_bucket_t *buckets =

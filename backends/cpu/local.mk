@@ -7,6 +7,9 @@ EXTRA_DIST += backends/cpu/README.md
 backends_cpu_libferrum_cpu_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) \
 	-DFERRUM_CPU_VERSION='"$(PACKAGE_VERSION)"'
 backends_cpu_libferrum_cpu_la_SOURCES = \
+	backends/common/check.c \
+	backends/common/check.h \
+	backends/common/entries.h \
 	backends/cpu/activation.c \
 	backends/cpu/activation.h \
 	backends/cpu/argmax.c \

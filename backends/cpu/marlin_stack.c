@@ -12,8 +12,8 @@ ferrum_status_t ferrum_cpu_load_gptq_stacked(ferrum_device_t *device,
 {
     ferrum_cpu_weights_t loaded;
 
-    FERRUM_CPU_CHECK_POINTER(device, err);
-    FERRUM_CPU_CHECK_POINTER(out_stack, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(out_stack, err);
     const ferrum_cpu_loading_t loading = {.precision = device->precision};
     FERRUM_TRY(ferrum_cpu_weights_from_gptq(device, experts, num_experts, &loading, &loaded, err));
     ferrum_marlin_stack_t *stack =
@@ -46,7 +46,7 @@ ferrum_status_t ferrum_cpu_marlin_stack_info(const ferrum_marlin_stack_t *stack,
                                              ferrum_expert_stack_info_t *out_info,
                                              ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(stack, err);
     const ferrum_expert_stack_info_t info = {
         .head = FERRUM_HEAD(ferrum_expert_stack_info_t),
         .error_bound = ferrum_cpu_weights_error_bound(&stack->weights),
@@ -57,15 +57,14 @@ ferrum_status_t ferrum_cpu_marlin_stack_info(const ferrum_marlin_stack_t *stack,
         .bits = stack->weights.bits,
         .bytes = ferrum_cpu_weights_bytes(&stack->weights),
     };
-    return ferrum_cpu_fill_struct(__func__, out_info, FERRUM_EXPERT_STACK_INFO_MIN_SIZE, &info,
-                                  err);
+    return ferrum_fill_struct(__func__, out_info, FERRUM_EXPERT_STACK_INFO_MIN_SIZE, &info, err);
 }
 
 ferrum_status_t ferrum_cpu_zero_workspace(ferrum_context_t *ctx, ferrum_marlin_stack_t *stack,
                                           ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(ctx, err);
-    FERRUM_CPU_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(stack, err);
     return FERRUM_OK;
 }
 
@@ -139,15 +138,15 @@ ferrum_status_t ferrum_cpu_gemm_phase_batched(ferrum_context_t *ctx, ferrum_marl
     uint64_t total = 0;
     uint32_t packed = 0;
 
-    FERRUM_CPU_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(stack, err);
     const ferrum_cpu_weights_t *weights = &stack->weights;
     FERRUM_CPU_CHECK(ctx, err, {"in", in, FERRUM_DTYPE_F32, 0, 0},
                      {"out", out, FERRUM_DTYPE_F32, 0, 0});
     if (k != weights->k)
-        return FERRUM_CPU_REFUSE(err, FERRUM_REASON_K, "k is %u, the stack has %u", k, weights->k);
+        return FERRUM_REFUSE(err, FERRUM_REASON_K, "k is %u, the stack has %u", k, weights->k);
     if (count == 0)
         return FERRUM_OK;
-    FERRUM_CPU_CHECK_POINTER(dispatches, err);
+    FERRUM_CHECK_POINTER(dispatches, err);
     FERRUM_TRY(check_dispatches(ctx, weights, dispatches, count, in->count / k,
                                 out->count / weights->n, &total, err));
     const bool in_place = dispatches_in_place(weights, dispatches, count);
@@ -236,13 +235,13 @@ ferrum_status_t ferrum_cpu_gemm_phase_vllm(ferrum_context_t *ctx, ferrum_marlin_
     ferrum_cpu_places_t places;
     uint32_t count = 0, r = 0;
 
-    FERRUM_CPU_CHECK_POINTER(stack, err);
-    FERRUM_CPU_CHECK_STRUCT(routing, FERRUM_MOE_ROUTING_MIN_SIZE, err);
+    FERRUM_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_STRUCT(routing, FERRUM_MOE_ROUTING_MIN_SIZE, err);
     const ferrum_cpu_weights_t *weights = &stack->weights;
-    FERRUM_CPU_CHECK(ctx, err, {"in", in, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(prob_m, weights->k)},
-                     {"out", out, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(alignment.ids, weights->n)});
+    FERRUM_CPU_CHECK(ctx, err, {"in", in, FERRUM_DTYPE_F32, 0, ferrum_size_mul(prob_m, weights->k)},
+                     {"out", out, FERRUM_DTYPE_F32, 0, ferrum_size_mul(alignment.ids, weights->n)});
     if (block_size == 0)
-        return FERRUM_CPU_REFUSE(err, FERRUM_REASON_BLOCK_SIZE, "block_size is %u", block_size);
+        return FERRUM_REFUSE(err, FERRUM_REASON_BLOCK_SIZE, "block_size is %u", block_size);
     FERRUM_TRY(check_alignment(ctx, routing, weights->experts, &alignment, err));
     FERRUM_TRY(ferrum_cpu_new_places(ctx, alignment.ids, &places, err));
     ferrum_cpu_bucket_t *buckets = ferrum_cpu_scratch(
@@ -271,12 +270,12 @@ ferrum_status_t ferrum_cpu_make_expert_linear(ferrum_marlin_stack_t *stack, uint
 {
     ferrum_linear_t *linear;
 
-    FERRUM_CPU_CHECK_POINTER(stack, err);
-    FERRUM_CPU_CHECK_POINTER(out_linear, err);
+    FERRUM_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(out_linear, err);
     const ferrum_cpu_weights_t *weights = &stack->weights;
     const uint64_t expert = offset / weights->n, column = offset % weights->n;
     if (n == 0 || expert >= weights->experts || column + n > weights->n)
-        return FERRUM_CPU_REFUSE(
+        return FERRUM_REFUSE(
             err, FERRUM_REASON_RANGE,
             "columns %llu on for %u do not lie within one of %u experts of %u columns",
             (unsigned long long)offset, n, weights->experts, weights->n);

@@ -7,7 +7,8 @@
 ferrum_status_t ferrum_cpu_weights_new_matrices(const ferrum_device_t *device,
                                                 ferrum_cpu_weights_t *weights, ferrum_error_t *err)
 {
-    FERRUM_TRY(ferrum_cpu_alloc(device, ferrum_cpu_mul(weights->experts, sizeof *weights->matrices),
+    FERRUM_TRY(ferrum_cpu_alloc(device,
+                                ferrum_size_mul(weights->experts, sizeof *weights->matrices),
                                 "weight matrices", &weights->matrices_memory, err));
     weights->matrices = weights->matrices_memory.ptr;
     for (uint32_t e = 0; e < weights->experts; e++)
@@ -44,7 +45,7 @@ ferrum_status_t ferrum_cpu_weights_place(const ferrum_device_t *device,
     }
     FERRUM_TRY(ferrum_cpu_alloc(
         device,
-        ferrum_cpu_mul3(weights->experts, weights->n / FERRUM_PANEL_ROWS, shape->panel_stride),
+        ferrum_size_mul3(weights->experts, weights->n / FERRUM_PANEL_ROWS, shape->panel_stride),
         "packed weights", &weights->data, err));
     *out_first = weights->data.ptr;
     return FERRUM_OK;
@@ -57,7 +58,7 @@ ferrum_status_t ferrum_cpu_weights_set_bias(const ferrum_device_t *device,
     if (!bias)
         return FERRUM_OK;
     FERRUM_TRY(ferrum_cpu_alloc(device,
-                                ferrum_cpu_mul3(weights->experts, weights->n, sizeof(float)),
+                                ferrum_size_mul3(weights->experts, weights->n, sizeof(float)),
                                 "biases", &weights->bias, err));
     memcpy(weights->bias.ptr, bias, (size_t)weights->experts * weights->n * sizeof(float));
     for (uint32_t e = 0; e < weights->experts; e++)

@@ -26,7 +26,7 @@ ferrum_status_t ferrum_cpu_silu_mul_batched(ferrum_context_t *ctx, const ferrum_
                                             uint32_t pairs, uint32_t intermediate,
                                             ferrum_error_t *err)
 {
-    const uint64_t count = ferrum_cpu_mul(pairs, intermediate);
+    const uint64_t count = ferrum_size_mul(pairs, intermediate);
 
     FERRUM_CPU_CHECK(ctx, err, {"gate", gate, FERRUM_DTYPE_F32, 0, count},
                      {"up", up, FERRUM_DTYPE_F32, 0, count},
@@ -52,12 +52,12 @@ static ferrum_status_t combine_slots(const char *function, ferrum_context_t *ctx
                                      uint64_t out_offset, uint32_t batch, uint32_t top_k,
                                      uint32_t hidden, bool accumulate, ferrum_error_t *err)
 {
-    const uint64_t pairs = ferrum_cpu_mul(batch, top_k);
+    const uint64_t pairs = ferrum_size_mul(batch, top_k);
     const ferrum_cpu_operand_t operands[] = {
-        {"slots", slots, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(pairs, hidden)},
+        {"slots", slots, FERRUM_DTYPE_F32, 0, ferrum_size_mul(pairs, hidden)},
         {"weights", weights, FERRUM_DTYPE_F32, weights_offset, pairs},
         {accumulate ? "residual" : "out", out, FERRUM_DTYPE_F32, out_offset,
-         ferrum_cpu_mul(batch, hidden)}};
+         ferrum_size_mul(batch, hidden)}};
     FERRUM_TRY(ferrum_cpu_check_operands(function, ctx, operands, 3, err));
     ferrum_cpu_combine_t combine = {.vector = ferrum_cpu_vector(ctx),
                                     .slots = ferrum_cpu_f32(slots),
@@ -127,14 +127,14 @@ ferrum_status_t ferrum_cpu_moe_combine(ferrum_context_t *ctx, const ferrum_buffe
                                        ferrum_buffer_t *out, uint32_t batch, uint32_t hidden,
                                        uint32_t top_k, uint32_t pairs_total, ferrum_error_t *err)
 {
-    const uint64_t count = ferrum_cpu_mul(batch, top_k);
+    const uint64_t count = ferrum_size_mul(batch, top_k);
 
     FERRUM_CPU_CHECK(
         ctx, err,
-        {"packed_down", packed_down, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(pairs_total, hidden)},
+        {"packed_down", packed_down, FERRUM_DTYPE_F32, 0, ferrum_size_mul(pairs_total, hidden)},
         {"pairs", pairs, FERRUM_DTYPE_I32, 0, count},
         {"weights", weights, FERRUM_DTYPE_F32, 0, count},
-        {"out", out, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(batch, hidden)});
+        {"out", out, FERRUM_DTYPE_F32, 0, ferrum_size_mul(batch, hidden)});
     FERRUM_TRY(ferrum_cpu_check_ids(__func__, "pairs", ferrum_cpu_i32(pairs), count, INT32_MIN,
                                     pairs_total, err));
     ferrum_cpu_combine_t combine = {.vector = ferrum_cpu_vector(ctx),

@@ -17,7 +17,7 @@ static ferrum_status_t check_pair_count(const char *function, uint64_t pairs, fe
     if (pairs <= INT32_MAX)
         return FERRUM_OK;
     return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_OVERFLOW,
-                       "%s: %llu pairs do not fit in an i32", ferrum_cpu_op_name(function),
+                       "%s: %llu pairs do not fit in an i32", ferrum_op_name(function),
                        (unsigned long long)pairs);
 }
 
@@ -27,19 +27,19 @@ ferrum_status_t ferrum_cpu_upload_moe_routing(ferrum_context_t *ctx, const int32
                                               const ferrum_moe_routing_t *routing,
                                               ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_STRUCT(routing, FERRUM_MOE_ROUTING_MIN_SIZE, err);
+    FERRUM_CHECK_STRUCT(routing, FERRUM_MOE_ROUTING_MIN_SIZE, err);
     FERRUM_CPU_CHECK(
         ctx, err,
         {"sorted_token_ids", routing->sorted_token_ids, FERRUM_DTYPE_I32, 0, sorted_count},
         {"expert_ids", routing->expert_ids, FERRUM_DTYPE_I32, 0, block_count},
         {"num_tokens_past_padded", routing->num_tokens_past_padded, FERRUM_DTYPE_I32, 0, 1});
     if (sorted_count > 0)
-        FERRUM_CPU_CHECK_POINTER(sorted, err);
+        FERRUM_CHECK_POINTER(sorted, err);
     if (block_count > 0)
-        FERRUM_CPU_CHECK_POINTER(expert_ids, err);
+        FERRUM_CHECK_POINTER(expert_ids, err);
     if (past_padded < 0 || (uint32_t)past_padded > sorted_count)
-        return FERRUM_CPU_REFUSE(err, FERRUM_REASON_RANGE, "past_padded is %d, expected 0 to %u",
-                                 past_padded, sorted_count);
+        return FERRUM_REFUSE(err, FERRUM_REASON_RANGE, "past_padded is %d, expected 0 to %u",
+                             past_padded, sorted_count);
     if (sorted_count > 0)
         memcpy(routing->sorted_token_ids->data, sorted, sorted_count * sizeof *sorted);
     if (block_count > 0)
@@ -61,7 +61,7 @@ ferrum_status_t ferrum_cpu_moe_build_pairs_by_token(
         {"expert_offsets", expert_offsets, FERRUM_DTYPE_I32, 0, (uint64_t)num_experts + 1});
     FERRUM_TRY(check_pair_count(__func__, pairs, err));
     if (pairs > 0 && top_k == 0)
-        return FERRUM_CPU_REFUSE(err, FERRUM_REASON_TOP_K, "top_k is %u", top_k);
+        return FERRUM_REFUSE(err, FERRUM_REASON_TOP_K, "top_k is %u", top_k);
 
     const int32_t *ids = ferrum_cpu_i32(expert_ids);
     int32_t *rows = ferrum_cpu_i32(pairs_by_token), *tokens = ferrum_cpu_i32(packed_token_idx);
@@ -103,7 +103,7 @@ typedef struct align {
 static ferrum_status_t check_align(const ferrum_context_t *ctx, const align_t *align,
                                    ferrum_error_t *err)
 {
-    const char *op = ferrum_cpu_op_name(align->function);
+    const char *op = ferrum_op_name(align->function);
 
     if (align->block_size == 0)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_BLOCK_SIZE,
@@ -201,12 +201,12 @@ ferrum_status_t ferrum_cpu_compute_ids_tpe(ferrum_context_t *ctx, const ferrum_b
                                            uint32_t num_experts, uint32_t top_k, uint32_t m_gate_up,
                                            uint32_t m_down, ferrum_error_t *err)
 {
-    const uint64_t pairs = ferrum_cpu_mul(batch, top_k);
+    const uint64_t pairs = ferrum_size_mul(batch, top_k);
     int32_t longest = 0;
 
     FERRUM_CPU_CHECK(ctx, err, {"selected", selected, FERRUM_DTYPE_I32, 0, pairs},
                      {"tpe", tpe, FERRUM_DTYPE_I32, 0, num_experts},
-                     {"ids", ids, FERRUM_DTYPE_I32, 0, ferrum_cpu_mul(num_experts, pairs)},
+                     {"ids", ids, FERRUM_DTYPE_I32, 0, ferrum_size_mul(num_experts, pairs)},
                      {"gate_up_args", gate_up_args, FERRUM_DTYPE_U32, 0, 3},
                      {"down_args", down_args, FERRUM_DTYPE_U32, 0, 3});
     FERRUM_TRY(check_pair_count(__func__, pairs, err));

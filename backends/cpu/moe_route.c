@@ -158,7 +158,7 @@ static ferrum_status_t check_routing(const ferrum_context_t *ctx, const ferrum_r
 {
     if (!routing)
         return FERRUM_OK;
-    FERRUM_CPU_CHECK_STRUCT(routing, FERRUM_ROUTING_MIN_SIZE, err);
+    FERRUM_CHECK_STRUCT(routing, FERRUM_ROUTING_MIN_SIZE, err);
     if (routing->score_function > FERRUM_SCORE_SIGMOID)
         return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_ROUTING,
                            "the cpu backend does not know score function %u",
@@ -208,7 +208,7 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, const ferrum_buffer_t *log
                      .groups = 1};
 
     FERRUM_CPU_CHECK(ctx, err,
-                     {"logits", logits, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(batch, experts)});
+                     {"logits", logits, FERRUM_DTYPE_F32, 0, ferrum_size_mul(batch, experts)});
     if (top_k == 0 || top_k > experts)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_TOP_K,
                            "route_topk_softmax: top_k is %u, expected 1 to %u experts", top_k,
@@ -218,7 +218,7 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, const ferrum_buffer_t *log
     FERRUM_TRY(check_logits(route.logits, batch, experts, err));
     route.scratch_stride = 2 * (size_t)experts + route.groups;
     route.scratch = ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_THREADS,
-                                       ferrum_cpu_mul(route.scratch_stride, ctx->width),
+                                       ferrum_size_mul(route.scratch_stride, ctx->width),
                                        sizeof *route.scratch, err);
     if (!route.scratch)
         return FERRUM_OUT_OF_MEMORY;
@@ -233,7 +233,7 @@ ferrum_status_t ferrum_cpu_route_topk_softmax(ferrum_context_t *ctx, const ferru
                                               uint32_t norm_topk, const ferrum_routing_t *routing,
                                               ferrum_error_t *err)
 {
-    const uint64_t pairs = ferrum_cpu_mul(batch, top_k);
+    const uint64_t pairs = ferrum_size_mul(batch, top_k);
     route_t route;
 
     FERRUM_CPU_CHECK(ctx, err, {"out_ids", out_ids, FERRUM_DTYPE_I32, 0, pairs},
@@ -254,8 +254,8 @@ ferrum_status_t ferrum_cpu_route_topk_into_host(ferrum_context_t *ctx,
 {
     route_t route;
 
-    FERRUM_CPU_CHECK_POINTER(out_ids, err);
-    FERRUM_CPU_CHECK_POINTER(out_weights, err);
+    FERRUM_CHECK_POINTER(out_ids, err);
+    FERRUM_CHECK_POINTER(out_weights, err);
     FERRUM_TRY(prepare(ctx, logits, batch, num_experts, top_k, norm_topk, routing, &route, err));
     route.ids = out_ids;
     route.weights = out_weights;

@@ -14,7 +14,7 @@ static ferrum_status_t prepare(const char *function, ferrum_context_t *ctx,
     FERRUM_TRY(ferrum_cpu_kv_pool_from(function, ctx, kv, &attention->pool, err));
     FERRUM_TRY(ferrum_cpu_attention_config(function, config, kv->num_kv_heads, kv->head_dim,
                                            attention, err));
-    const uint64_t count = ferrum_cpu_mul3(tokens, attention->heads, kv->head_dim);
+    const uint64_t count = ferrum_size_mul3(tokens, attention->heads, kv->head_dim);
     const ferrum_cpu_operand_t operands[] = {{"q", q, FERRUM_DTYPE_F32, 0, count},
                                              {"out", out, FERRUM_DTYPE_F32, 0, count}};
     FERRUM_TRY(ferrum_cpu_check_operands(function, ctx, operands, 2, err));
@@ -37,7 +37,7 @@ static ferrum_status_t decode(const char *function, ferrum_context_t *ctx,
 {
     const ferrum_cpu_operand_t operands[] = {
         {"block_tables", tables, FERRUM_DTYPE_I32, 0,
-         ferrum_cpu_mul(num_seqs, kv->max_blocks_per_seq)},
+         ferrum_size_mul(num_seqs, kv->max_blocks_per_seq)},
         {"the key counts", lens, FERRUM_DTYPE_I32, 0, num_seqs}};
     FERRUM_TRY(ferrum_cpu_check_operands(function, ctx, operands, 2, err));
     const int32_t *keys = ferrum_cpu_i32(lens);
@@ -65,12 +65,12 @@ ferrum_status_t ferrum_cpu_paged_decode_attention(
 {
     ferrum_cpu_attention_t attention = {0};
 
-    FERRUM_TRY(prepare(__func__, ctx, q, kv, out, config, ferrum_cpu_mul(num_seqs, q_len),
+    FERRUM_TRY(prepare(__func__, ctx, q, kv, out, config, ferrum_size_mul(num_seqs, q_len),
                        &attention, err));
     if (q_len > 1 && num_seqs > 1)
-        return FERRUM_CPU_REFUSE(err, FERRUM_REASON_LENGTH,
-                                 "%u sequences of %u queries: several queries need one sequence",
-                                 num_seqs, q_len);
+        return FERRUM_REFUSE(err, FERRUM_REASON_LENGTH,
+                             "%u sequences of %u queries: several queries need one sequence",
+                             num_seqs, q_len);
     if (num_seqs == 0 || q_len == 0)
         return FERRUM_OK;
     return decode(__func__, ctx, &attention, kv, block_tables, context_lens, num_seqs, q_len,
@@ -105,9 +105,9 @@ ferrum_status_t ferrum_cpu_paged_varlen_attention(
                                          num_seqs, total_q, kv->max_blocks_per_seq, &sequences,
                                          err));
     if (sequences.longest > max_kv_len)
-        return FERRUM_CPU_REFUSE_INPUT(err, FERRUM_REASON_RANGE,
-                                       "a sequence has %llu keys, max_kv_len is %u",
-                                       (unsigned long long)sequences.longest, max_kv_len);
+        return FERRUM_REFUSE_INPUT(err, FERRUM_REASON_RANGE,
+                                   "a sequence has %llu keys, max_kv_len is %u",
+                                   (unsigned long long)sequences.longest, max_kv_len);
     attention.tables = sequences.tables;
     FERRUM_TRY(ferrum_cpu_attention_new_queries(ctx, &attention, total_q, err));
     for (uint32_t s = 0; s < num_seqs; s++)

@@ -18,15 +18,15 @@ ferrum_status_t ferrum_cpu_kv_pool_from(const char *function, const ferrum_conte
                                         const ferrum_paged_kv_t *kv, ferrum_cpu_kv_pool_t *out_pool,
                                         ferrum_error_t *err)
 {
-    FERRUM_TRY(ferrum_cpu_check_struct(function, "kv", kv, FERRUM_PAGED_KV_MIN_SIZE, err));
+    FERRUM_TRY(ferrum_check_struct(function, "kv", kv, FERRUM_PAGED_KV_MIN_SIZE, err));
     if (kv->block_size == 0 || kv->num_kv_heads == 0 || kv->head_dim == 0)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_BLOCK_SIZE,
                            "%s: a cache of block_size %u, %u kv heads and head_dim %u is empty",
-                           ferrum_cpu_op_name(function), kv->block_size, kv->num_kv_heads,
+                           ferrum_op_name(function), kv->block_size, kv->num_kv_heads,
                            kv->head_dim);
     FERRUM_TRY(ferrum_cpu_check_kv_layout(kv->layout, kv->head_dim, err));
-    const uint64_t count = ferrum_cpu_mul(
-        ferrum_cpu_mul3(kv->num_blocks, kv->num_kv_heads, kv->block_size), kv->head_dim);
+    const uint64_t count = ferrum_size_mul(
+        ferrum_size_mul3(kv->num_blocks, kv->num_kv_heads, kv->block_size), kv->head_dim);
     const ferrum_cpu_operand_t operands[] = {{"pool_k", kv->pool_k, FERRUM_DTYPE_F32, 0, count},
                                              {"pool_v", kv->pool_v, FERRUM_DTYPE_F32, 0, count}};
     FERRUM_TRY(ferrum_cpu_check_operands(function, ctx, operands, 2, err));
@@ -47,13 +47,13 @@ ferrum_status_t ferrum_cpu_check_blocks(const char *function, const ferrum_cpu_k
     if (end > (uint64_t)max_blocks * pool->block_size)
         return ferrum_fail(err, FERRUM_INVALID_INPUT, FERRUM_REASON_RANGE,
                            "%s: position %llu lies beyond the %u blocks of %u of a block table",
-                           ferrum_cpu_op_name(function), (unsigned long long)end - 1, max_blocks,
+                           ferrum_op_name(function), (unsigned long long)end - 1, max_blocks,
                            pool->block_size);
     for (uint64_t b = first / pool->block_size; b * pool->block_size < end; b++)
         if (table[b] < 0 || (uint32_t)table[b] >= pool->num_blocks)
             return ferrum_fail(err, FERRUM_INVALID_INPUT, FERRUM_REASON_RANGE,
                                "%s: block table entry %llu is %d, the pool has %u blocks",
-                               ferrum_cpu_op_name(function), (unsigned long long)b, table[b],
+                               ferrum_op_name(function), (unsigned long long)b, table[b],
                                pool->num_blocks);
     return FERRUM_OK;
 }

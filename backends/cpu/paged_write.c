@@ -19,9 +19,9 @@ ferrum_status_t ferrum_cpu_paged_kv_write(ferrum_context_t *ctx, const ferrum_bu
     const uint64_t heads = q_heads + 2 * (uint64_t)kv->num_kv_heads;
     FERRUM_CPU_CHECK(
         ctx, err,
-        {"qkv", qkv, FERRUM_DTYPE_F32, qkv_offset, ferrum_cpu_mul3(tokens, heads, kv->head_dim)},
+        {"qkv", qkv, FERRUM_DTYPE_F32, qkv_offset, ferrum_size_mul3(tokens, heads, kv->head_dim)},
         {"q_out", q_out, FERRUM_DTYPE_F32, q_offset,
-         ferrum_cpu_mul3(tokens, q_heads, kv->head_dim)},
+         ferrum_size_mul3(tokens, q_heads, kv->head_dim)},
         {"block_table", block_table, FERRUM_DTYPE_I32, 0, kv->max_blocks_per_seq});
     FERRUM_TRY(ferrum_cpu_rope_from(__func__, ctx, rope, kv->head_dim, (uint64_t)pos + tokens, true,
                                     &job.rope, err));
@@ -50,8 +50,8 @@ ferrum_status_t ferrum_cpu_paged_kv_write_varlen(
     FERRUM_TRY(ferrum_cpu_kv_pool_from(__func__, ctx, kv, &job.pool, err));
     const uint64_t heads = q_heads + 2 * (uint64_t)kv->num_kv_heads;
     FERRUM_CPU_CHECK(
-        ctx, err, {"qkv", qkv, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul3(m_total, heads, kv->head_dim)},
-        {"q_out", q_out, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul3(m_total, q_heads, kv->head_dim)});
+        ctx, err, {"qkv", qkv, FERRUM_DTYPE_F32, 0, ferrum_size_mul3(m_total, heads, kv->head_dim)},
+        {"q_out", q_out, FERRUM_DTYPE_F32, 0, ferrum_size_mul3(m_total, q_heads, kv->head_dim)});
     FERRUM_TRY(ferrum_cpu_sequences_from(__func__, ctx, cu_seqlens, pos_offsets, block_tables,
                                          num_seqs, m_total, kv->max_blocks_per_seq, &sequences,
                                          err));

@@ -10,29 +10,28 @@
 #define FILL_ENTRY(ops, prefix, entry) .entry = ferrum_cpu_##prefix##entry,
 
 const ferrum_backend_ops_t ferrum_cpu_backend_ops = {.head = FERRUM_HEAD(ferrum_backend_ops_t),
-                                                     FERRUM_CPU_BACKEND_ENTRIES(FILL_ENTRY)};
+                                                     FERRUM_BACKEND_ENTRIES(FILL_ENTRY)};
 
 static const ferrum_linear_ops_t linear_ops = {.head = FERRUM_HEAD(ferrum_linear_ops_t),
-                                               FERRUM_CPU_LINEAR_ENTRIES(FILL_ENTRY)};
+                                               FERRUM_LINEAR_ENTRIES(FILL_ENTRY)};
 
 static const ferrum_stacked_experts_ops_t stacked_experts_ops = {
-    .head = FERRUM_HEAD(ferrum_stacked_experts_ops_t),
-    FERRUM_CPU_STACKED_EXPERTS_ENTRIES(FILL_ENTRY)};
+    .head = FERRUM_HEAD(ferrum_stacked_experts_ops_t), FERRUM_STACKED_EXPERTS_ENTRIES(FILL_ENTRY)};
 
 static const ferrum_marlin_stack_ops_t marlin_stack_ops = {
-    .head = FERRUM_HEAD(ferrum_marlin_stack_ops_t), FERRUM_CPU_MARLIN_STACK_ENTRIES(FILL_ENTRY)};
+    .head = FERRUM_HEAD(ferrum_marlin_stack_ops_t), FERRUM_MARLIN_STACK_ENTRIES(FILL_ENTRY)};
 
 const ferrum_quant_llm_ops_t ferrum_cpu_quant_llm_ops = {.head =
                                                              FERRUM_HEAD(ferrum_quant_llm_ops_t),
                                                          .linear = &linear_ops,
                                                          .stacked_experts = &stacked_experts_ops,
                                                          .marlin_stack = &marlin_stack_ops,
-                                                         FERRUM_CPU_QUANT_LLM_ENTRIES(FILL_ENTRY)};
+                                                         FERRUM_QUANT_LLM_ENTRIES(FILL_ENTRY)};
 
 const ferrum_moe_fused_ops_t ferrum_cpu_moe_fused_ops = {.head =
                                                              FERRUM_HEAD(ferrum_moe_fused_ops_t),
                                                          .supports = ferrum_cpu_supports,
-                                                         FERRUM_CPU_MOE_FUSED_ENTRIES(FILL_ENTRY)};
+                                                         FERRUM_MOE_FUSED_ENTRIES(FILL_ENTRY)};
 
 static ferrum_status_t probe(const ferrum_host_t *host, ferrum_probe_t *out_probe,
                              ferrum_error_t *err)
@@ -47,7 +46,7 @@ static ferrum_status_t probe(const ferrum_host_t *host, ferrum_probe_t *out_prob
         rank++;
     result.score = (int32_t)(10 * (ferrum_kernel_set_count - rank));
     (void)snprintf(result.summary, sizeof result.summary, "%s kernels", set->name);
-    return ferrum_cpu_fill_struct(__func__, out_probe, FERRUM_PROBE_MIN_SIZE, &result, err);
+    return ferrum_fill_struct(__func__, out_probe, FERRUM_PROBE_MIN_SIZE, &result, err);
 }
 
 static const void *get_interface(const char *id, uint32_t min_version)
@@ -88,7 +87,7 @@ ferrum_status_t ferrum_plugin_query_v1(const ferrum_host_t *host, ferrum_plugin_
     if (host->head.size < FERRUM_HOST_MIN_SIZE || host->abi_minor_min > plugin.abi_minor ||
         host->abi_minor < plugin.abi_minor_min)
         return FERRUM_VERSION_MISMATCH;
-    return ferrum_cpu_fill_struct(__func__, out_plugin, FERRUM_PLUGIN_MIN_SIZE, &plugin, NULL) ==
+    return ferrum_fill_struct(__func__, out_plugin, FERRUM_PLUGIN_MIN_SIZE, &plugin, NULL) ==
                    FERRUM_OK
                ? FERRUM_OK
                : FERRUM_VERSION_MISMATCH;

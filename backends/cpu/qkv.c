@@ -29,7 +29,7 @@ ferrum_status_t ferrum_cpu_qk_norm_rope(ferrum_context_t *ctx, const ferrum_buff
                                         uint32_t tokens, uint32_t heads, uint32_t head_dim,
                                         uint32_t pos, ferrum_error_t *err)
 {
-    const uint64_t count = ferrum_cpu_mul3(tokens, heads, head_dim);
+    const uint64_t count = ferrum_size_mul3(tokens, heads, head_dim);
     heads_job_t job = {.tokens = tokens, .heads = heads, .pos = pos};
 
     FERRUM_CPU_CHECK(ctx, err, {"in", in, FERRUM_DTYPE_F32, 0, count},
@@ -49,18 +49,18 @@ ferrum_status_t ferrum_cpu_split_qkv_norm_rope_into_cache(
     uint32_t cache_capacity, ferrum_error_t *err)
 {
     const uint64_t heads = q_heads + 2 * (uint64_t)kv_heads;
-    const uint64_t cache_count = ferrum_cpu_mul3(kv_heads, cache_capacity, head_dim);
+    const uint64_t cache_count = ferrum_size_mul3(kv_heads, cache_capacity, head_dim);
     const int32_t table = 0, rope_start = (int32_t)pos, cache_start = (int32_t)cache_len;
 
     FERRUM_CPU_CHECK(
-        ctx, err, {"qkv", qkv, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul3(tokens, heads, head_dim)},
-        {"q_out", q_out, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul3(tokens, q_heads, head_dim)},
+        ctx, err, {"qkv", qkv, FERRUM_DTYPE_F32, 0, ferrum_size_mul3(tokens, heads, head_dim)},
+        {"q_out", q_out, FERRUM_DTYPE_F32, 0, ferrum_size_mul3(tokens, q_heads, head_dim)},
         {"the key cache", cache_k, FERRUM_DTYPE_F32, 0, cache_count},
         {"the value cache", cache_v, FERRUM_DTYPE_F32, 0, cache_count});
     if ((uint64_t)cache_len + tokens > cache_capacity)
-        return FERRUM_CPU_REFUSE(err, FERRUM_REASON_LENGTH,
-                                 "%u positions from %u on exceed the capacity of %u", tokens,
-                                 cache_len, cache_capacity);
+        return FERRUM_REFUSE(err, FERRUM_REASON_LENGTH,
+                             "%u positions from %u on exceed the capacity of %u", tokens, cache_len,
+                             cache_capacity);
     ferrum_cpu_qkv_job_t job = {
         .qkv = ferrum_cpu_f32(qkv),
         .q = ferrum_cpu_f32(q_out),

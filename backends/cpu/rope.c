@@ -6,20 +6,20 @@ ferrum_status_t ferrum_cpu_rope_from(const char *function, const ferrum_context_
                                      uint64_t positions, bool with_k, ferrum_cpu_rope_t *out_rope,
                                      ferrum_error_t *err)
 {
-    FERRUM_TRY(ferrum_cpu_check_struct(function, "rope", rope, FERRUM_ROPE_MIN_SIZE, err));
+    FERRUM_TRY(ferrum_check_struct(function, "rope", rope, FERRUM_ROPE_MIN_SIZE, err));
     if (rope->mode > FERRUM_ROPE_INTERLEAVED)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_OTHER,
-                           "%s: unknown rope mode %u", ferrum_cpu_op_name(function), rope->mode);
+                           "%s: unknown rope mode %u", ferrum_op_name(function), rope->mode);
     const bool rotates = rope->mode != FERRUM_ROPE_NONE;
     const bool normed = rope->mode == FERRUM_ROPE_NORM_HALF;
     if (rotates && head_dim % 2 != 0)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_HEAD_DIM,
-                           "%s: head_dim %u is odd and cannot be rotated",
-                           ferrum_cpu_op_name(function), head_dim);
+                           "%s: head_dim %u is odd and cannot be rotated", ferrum_op_name(function),
+                           head_dim);
 
     ferrum_cpu_operand_t operands[4];
     size_t count = 0;
-    const uint64_t angles = ferrum_cpu_mul(positions, head_dim / 2);
+    const uint64_t angles = ferrum_size_mul(positions, head_dim / 2);
     if (rotates) {
         operands[count++] = (ferrum_cpu_operand_t){"cos", rope->cos, FERRUM_DTYPE_F32, 0, angles};
         operands[count++] = (ferrum_cpu_operand_t){"sin", rope->sin, FERRUM_DTYPE_F32, 0, angles};
@@ -114,7 +114,7 @@ ferrum_status_t ferrum_cpu_qkv_run(ferrum_context_t *ctx, ferrum_cpu_qkv_job_t *
                                    ferrum_error_t *err)
 {
     job->scratch = ferrum_cpu_scratch(ctx, FERRUM_CPU_SCRATCH_THREADS,
-                                      ferrum_cpu_mul(ctx->width, job->pool.head_dim),
+                                      ferrum_size_mul(ctx->width, job->pool.head_dim),
                                       sizeof *job->scratch, err);
     if (!job->scratch)
         return FERRUM_OUT_OF_MEMORY;

@@ -16,8 +16,8 @@ ferrum_status_t ferrum_cpu_load_quant_experts(ferrum_device_t *device,
 {
     ferrum_cpu_weights_t loaded;
 
-    FERRUM_CPU_CHECK_POINTER(device, err);
-    FERRUM_CPU_CHECK_POINTER(out_stack, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(out_stack, err);
     const ferrum_cpu_loading_t loading = {.precision = device->precision};
     FERRUM_TRY(ferrum_cpu_weights_from_gguf(device, weights, &loading, &loaded, err));
     ferrum_stacked_experts_t *stack =
@@ -50,7 +50,7 @@ ferrum_status_t ferrum_cpu_stacked_experts_info(const ferrum_stacked_experts_t *
                                                 ferrum_expert_stack_info_t *out_info,
                                                 ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(stack, err);
     const ferrum_expert_stack_info_t info = {
         .head = FERRUM_HEAD(ferrum_expert_stack_info_t),
         .error_bound = ferrum_cpu_weights_error_bound(&stack->weights),
@@ -60,8 +60,7 @@ ferrum_status_t ferrum_cpu_stacked_experts_info(const ferrum_stacked_experts_t *
         .format = stack->weights.format,
         .bytes = ferrum_cpu_weights_bytes(&stack->weights),
     };
-    return ferrum_cpu_fill_struct(__func__, out_info, FERRUM_EXPERT_STACK_INFO_MIN_SIZE, &info,
-                                  err);
+    return ferrum_fill_struct(__func__, out_info, FERRUM_EXPERT_STACK_INFO_MIN_SIZE, &info, err);
 }
 
 /** The gemv forms: pair p reads the row at `(p/top_k)*outer + (p%top_k)*inner` of a. */
@@ -85,29 +84,28 @@ static ferrum_status_t check_gemv(const ferrum_context_t *ctx, const gemv_t *gem
                                   ferrum_error_t *err)
 {
     const ferrum_cpu_weights_t *weights = &gemv->stack->weights;
-    const uint64_t pairs = ferrum_cpu_mul(gemv->tokens, gemv->top_k);
+    const uint64_t pairs = ferrum_size_mul(gemv->tokens, gemv->top_k);
     uint64_t span = 0;
 
     if (pairs > 0)
-        span = ferrum_cpu_add(ferrum_cpu_add(ferrum_cpu_mul(gemv->tokens - 1, gemv->outer),
-                                             ferrum_cpu_mul(gemv->top_k - 1, gemv->inner)),
-                              weights->k);
+        span = ferrum_size_add(ferrum_size_add(ferrum_size_mul(gemv->tokens - 1, gemv->outer),
+                                               ferrum_size_mul(gemv->top_k - 1, gemv->inner)),
+                               weights->k);
     const ferrum_cpu_operand_t operands[] = {
         {"a", gemv->a, FERRUM_DTYPE_F32, gemv->a_offset, span},
         {"ids", gemv->ids, FERRUM_DTYPE_I32, gemv->ids_offset, pairs},
-        {"out", gemv->out, FERRUM_DTYPE_F32, gemv->out_offset, ferrum_cpu_mul(pairs, weights->n)}};
+        {"out", gemv->out, FERRUM_DTYPE_F32, gemv->out_offset, ferrum_size_mul(pairs, weights->n)}};
     FERRUM_TRY(ferrum_cpu_check_operands(gemv->function, ctx, operands, 3, err));
     if (pairs > INT32_MAX)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_OVERFLOW,
                            "%s: %llu pairs do not fit in an i32 index",
-                           ferrum_cpu_op_name(gemv->function), (unsigned long long)pairs);
+                           ferrum_op_name(gemv->function), (unsigned long long)pairs);
     if (gemv->up && (gemv->up->weights.n != weights->n || gemv->up->weights.k != weights->k ||
                      gemv->up->weights.experts != weights->experts))
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_LENGTH,
                            "%s: gate [%u, %u, %u] and up [%u, %u, %u] differ in shape",
-                           ferrum_cpu_op_name(gemv->function), weights->experts, weights->n,
-                           weights->k, gemv->up->weights.experts, gemv->up->weights.n,
-                           gemv->up->weights.k);
+                           ferrum_op_name(gemv->function), weights->experts, weights->n, weights->k,
+                           gemv->up->weights.experts, gemv->up->weights.n, gemv->up->weights.k);
     return ferrum_cpu_check_ids(gemv->function, "ids", ferrum_cpu_i32(gemv->ids) + gemv->ids_offset,
                                 pairs, -1, weights->experts, err);
 }
@@ -161,7 +159,7 @@ ferrum_status_t ferrum_cpu_gemv_moe_id(ferrum_context_t *ctx, const ferrum_stack
                                        ferrum_buffer_t *out, uint64_t out_offset, uint32_t n_sel,
                                        uint64_t stride, ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(stack, err);
     const gemv_t gemv = {.function = __func__,
                          .stack = stack,
                          .a = a,
@@ -182,8 +180,8 @@ ferrum_cpu_gemv_moe_id_gate_up_silu(ferrum_context_t *ctx, const ferrum_stacked_
                                     const ferrum_buffer_t *ids, ferrum_buffer_t *out,
                                     uint32_t n_sel, ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(gate, err);
-    FERRUM_CPU_CHECK_POINTER(up, err);
+    FERRUM_CHECK_POINTER(gate, err);
+    FERRUM_CHECK_POINTER(up, err);
     const gemv_t gemv = {.function = __func__,
                          .stack = gate,
                          .up = up,
@@ -201,7 +199,7 @@ ferrum_status_t ferrum_cpu_gemv_moe_id_batched(ferrum_context_t *ctx,
                                                ferrum_buffer_t *out, uint32_t m, uint32_t top_k,
                                                uint64_t outer, uint64_t inner, ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(stack, err);
     const gemv_t gemv = {.function = __func__,
                          .stack = stack,
                          .a = a,
@@ -219,8 +217,8 @@ ferrum_status_t ferrum_cpu_gemv_moe_id_gate_up_silu_batched(
     const ferrum_buffer_t *a, const ferrum_buffer_t *ids, ferrum_buffer_t *out, uint32_t m,
     uint32_t top_k, uint64_t outer, uint64_t inner, ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(gate, err);
-    FERRUM_CPU_CHECK_POINTER(up, err);
+    FERRUM_CHECK_POINTER(gate, err);
+    FERRUM_CHECK_POINTER(up, err);
     const gemv_t gemv = {.function = __func__,
                          .stack = gate,
                          .up = up,
@@ -300,20 +298,20 @@ ferrum_status_t ferrum_cpu_gemm_moe_id(ferrum_context_t *ctx, const ferrum_stack
                                        uint32_t ne11, uint32_t top_k, uint32_t max_per_expert,
                                        uint32_t batch, ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(stack, err);
     const ferrum_cpu_weights_t *weights = &stack->weights;
-    const uint64_t pairs = ferrum_cpu_mul(batch, top_k);
+    const uint64_t pairs = ferrum_size_mul(batch, top_k);
     if (ne11 != 1 && ne11 != top_k)
-        return FERRUM_CPU_REFUSE(err, FERRUM_REASON_RANGE, "ne11 is %u, expected 1 or top_k %u",
-                                 ne11, top_k);
+        return FERRUM_REFUSE(err, FERRUM_REASON_RANGE, "ne11 is %u, expected 1 or top_k %u", ne11,
+                             top_k);
     FERRUM_CPU_CHECK(
-        ctx, err, {"a", a, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul3(batch, ne11, weights->k)},
-        {"ids", ids, FERRUM_DTYPE_I32, 0, ferrum_cpu_mul(weights->experts, max_per_expert)},
+        ctx, err, {"a", a, FERRUM_DTYPE_F32, 0, ferrum_size_mul3(batch, ne11, weights->k)},
+        {"ids", ids, FERRUM_DTYPE_I32, 0, ferrum_size_mul(weights->experts, max_per_expert)},
         {"tpe", tpe, FERRUM_DTYPE_I32, 0, weights->experts},
-        {"out", out, FERRUM_DTYPE_F32, 0, ferrum_cpu_mul(pairs, weights->n)});
+        {"out", out, FERRUM_DTYPE_F32, 0, ferrum_size_mul(pairs, weights->n)});
     if (pairs > INT32_MAX)
-        return FERRUM_CPU_REFUSE(err, FERRUM_REASON_OVERFLOW, "%llu pairs do not fit in an i32",
-                                 (unsigned long long)pairs);
+        return FERRUM_REFUSE(err, FERRUM_REASON_OVERFLOW, "%llu pairs do not fit in an i32",
+                             (unsigned long long)pairs);
     if (pairs == 0)
         return FERRUM_OK;
     const pair_lists_t lists = {ferrum_cpu_i32(ids), ferrum_cpu_i32(tpe), weights->experts,
@@ -329,7 +327,7 @@ ferrum_cpu_gemm_moe_id_indirect(ferrum_context_t *ctx, const ferrum_stacked_expe
                                 const ferrum_buffer_t *args, uint32_t ne11, uint32_t top_k,
                                 uint32_t max_per_expert, uint32_t batch, ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(stack, err);
     const uint32_t experts = stack->weights.experts;
     FERRUM_CPU_CHECK(ctx, err, {"args", args, FERRUM_DTYPE_U32, 0, 3},
                      {"tpe", tpe, FERRUM_DTYPE_I32, 0, experts});
@@ -341,7 +339,7 @@ ferrum_cpu_gemm_moe_id_indirect(ferrum_context_t *ctx, const ferrum_stacked_expe
      * of the caller that should not stay hidden. */
     if (launch[2] != experts || (uint64_t)launch[0] * 32 < (uint64_t)longest ||
         (uint64_t)launch[1] * 64 < stack->weights.n)
-        return FERRUM_CPU_REFUSE_INPUT(
+        return FERRUM_REFUSE_INPUT(
             err, FERRUM_REASON_RANGE,
             "args (%u, %u, %u) do not cover %lld pairs of 32, %u rows of 64 and %u experts",
             launch[0], launch[1], launch[2], (long long)longest, stack->weights.n, experts);

@@ -70,8 +70,8 @@ static ferrum_status_t check_route(const ferrum_problem_t *problem, ferrum_error
 ferrum_status_t ferrum_cpu_supports(ferrum_device_t *device, const ferrum_problem_t *problem,
                                     ferrum_error_t *err)
 {
-    FERRUM_CPU_CHECK_POINTER(device, err);
-    FERRUM_CPU_CHECK_STRUCT(problem, FERRUM_PROBLEM_MIN_SIZE, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_STRUCT(problem, FERRUM_PROBLEM_MIN_SIZE, err);
     if (problem->activation_dtype != FERRUM_DTYPE_F32)
         return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_DTYPE,
                            "the cpu backend computes with f32 activations, not %s",

@@ -47,8 +47,8 @@ static ferrum_status_t check_float(const char *function, const ferrum_buffer_t *
     if (float_format(buffer->dtype) >= 0)
         return FERRUM_OK;
     return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_DTYPE,
-                       "%s: the buffer is %s, expected f32, f16 or bf16",
-                       ferrum_cpu_op_name(function), ferrum_dtype_name(buffer->dtype));
+                       "%s: the buffer is %s, expected f32, f16 or bf16", ferrum_op_name(function),
+                       ferrum_dtype_name(buffer->dtype));
 }
 
 ferrum_status_t ferrum_cpu_buffer_write(ferrum_context_t *ctx, ferrum_buffer_t *dst,
@@ -58,7 +58,7 @@ ferrum_status_t ferrum_cpu_buffer_write(ferrum_context_t *ctx, ferrum_buffer_t *
     FERRUM_CPU_CHECK(ctx, err, {"dst", dst, dtype, dst_offset, count});
     if (count == 0)
         return FERRUM_OK;
-    FERRUM_CPU_CHECK_POINTER(src, err);
+    FERRUM_CHECK_POINTER(src, err);
     memcpy(element(dst, dst_offset), src, copied_bytes(dst, count));
     ctx->stats.copies++;
     return FERRUM_OK;
@@ -72,7 +72,7 @@ ferrum_status_t ferrum_cpu_buffer_write_f32(ferrum_context_t *ctx, ferrum_buffer
     FERRUM_TRY(check_float(__func__, dst, err));
     if (count == 0)
         return FERRUM_OK;
-    FERRUM_CPU_CHECK_POINTER(src, err);
+    FERRUM_CHECK_POINTER(src, err);
     void *out = element(dst, dst_offset);
     if (dst->dtype == FERRUM_DTYPE_F32)
         memcpy(out, src, copied_bytes(dst, count));
@@ -93,7 +93,7 @@ ferrum_status_t ferrum_cpu_buffer_read(ferrum_context_t *ctx, const ferrum_buffe
     FERRUM_CPU_CHECK(ctx, err, {"src", src, dtype, src_offset, count});
     if (count == 0)
         return FERRUM_OK;
-    FERRUM_CPU_CHECK_POINTER(out_dst, err);
+    FERRUM_CHECK_POINTER(out_dst, err);
     memcpy(out_dst, element(src, src_offset), copied_bytes(src, count));
     ctx->stats.copies++;
     ctx->stats.syncs++;
@@ -108,7 +108,7 @@ ferrum_status_t ferrum_cpu_buffer_read_f32(ferrum_context_t *ctx, const ferrum_b
     FERRUM_TRY(check_float(__func__, src, err));
     if (count == 0)
         return FERRUM_OK;
-    FERRUM_CPU_CHECK_POINTER(out_dst, err);
+    FERRUM_CHECK_POINTER(out_dst, err);
     const ferrum_weight_format_t format = (ferrum_weight_format_t)float_format(src->dtype);
     ferrum_kernel_dequant(format)(element(src, src_offset), out_dst, (size_t)count);
     ctx->stats.copies++;
@@ -135,8 +135,8 @@ ferrum_status_t ferrum_cpu_buffer_copy(ferrum_context_t *ctx, const ferrum_buffe
     const uintptr_t to = (uintptr_t)element(dst, dst_offset);
     const size_t bytes = copied_bytes(src, count);
     if (from < to + bytes && to < from + bytes)
-        return FERRUM_CPU_REFUSE(err, FERRUM_REASON_RANGE, "the ranges of %llu elements overlap",
-                                 (unsigned long long)count);
+        return FERRUM_REFUSE(err, FERRUM_REASON_RANGE, "the ranges of %llu elements overlap",
+                             (unsigned long long)count);
     if (bytes > 0)
         memcpy((void *)to, (const void *)from, bytes);
     return FERRUM_OK;

@@ -18,25 +18,25 @@ static ferrum_status_t check_search(const char *function, ferrum_context_t *ctx,
                                     ferrum_error_t *err)
 {
     const ferrum_cuda_operand_t operands[] = {
-        {"logits", logits, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul(m, n)},
+        {"logits", logits, FERRUM_CUDA_ACT, 0, ferrum_size_mul(m, n)},
         {"mask", mask, FERRUM_DTYPE_U32, 0, ferrum_cuda_ceil(n, 32)}};
 
     FERRUM_TRY(ferrum_cuda_check_operands(function, ctx, operands, mask ? 2 : 1, err));
     FERRUM_TRY(ferrum_cuda_check_not_capturing(ctx, function, err));
     if (m == 0)
         return FERRUM_OK;
-    FERRUM_TRY(ferrum_cuda_check_pointer(function, "out_ids", out_ids, err));
+    FERRUM_TRY(ferrum_check_pointer(function, "out_ids", out_ids, err));
     if (n == 0)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_LENGTH,
                            "%s: rows are empty, there is no largest element",
-                           ferrum_cuda_op_name(function));
+                           ferrum_op_name(function));
     return FERRUM_OK;
 }
 
 static ferrum_status_t refuse_mask(const char *function, uint32_t n, ferrum_error_t *err)
 {
     return ferrum_fail(err, FERRUM_INVALID_INPUT, FERRUM_REASON_RANGE,
-                       "%s: the mask allows none of %u ids", ferrum_cuda_op_name(function), n);
+                       "%s: the mask allows none of %u ids", ferrum_op_name(function), n);
 }
 
 /** Search and read the result; a mask that allows nothing shows as the id n. */
@@ -76,7 +76,7 @@ ferrum_status_t ferrum_cuda_argmax_rows_masked(ferrum_context_t *ctx, const ferr
                                                const ferrum_buffer_t *mask, uint32_t m, uint32_t n,
                                                uint32_t *out_ids, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(mask, err);
+    FERRUM_CHECK_POINTER(mask, err);
     FERRUM_TRY(check_search(__func__, ctx, logits, mask, m, n, out_ids, err));
     return m ? search(__func__, ctx, logits, mask, m, n, out_ids, err) : FERRUM_OK;
 }
@@ -137,10 +137,10 @@ ferrum_status_t ferrum_cuda_argmax_rows_repetition_penalty(
     FERRUM_TRY(check_search(__func__, ctx, logits, mask, m, n, out_ids, err));
     if (m == 0)
         return FERRUM_OK;
-    FERRUM_CUDA_CHECK_POINTER(row_offsets, err);
-    FERRUM_CUDA_CHECK_POINTER(penalties, err);
+    FERRUM_CHECK_POINTER(row_offsets, err);
+    FERRUM_CHECK_POINTER(penalties, err);
     if (row_offsets[0] < row_offsets[m])
-        FERRUM_CUDA_CHECK_POINTER(token_ids, err);
+        FERRUM_CHECK_POINTER(token_ids, err);
     FERRUM_TRY(check_penalties(row_offsets, token_ids, penalties, m, n, err));
     if (mask) {
         /* A mask that allows nothing must be found before the logits change. */

@@ -63,10 +63,10 @@ static ferrum_status_t run_decode(ferrum_context_t *ctx, const tiles_t *tiles,
         const uint64_t row = (args->kv.head_dim + FERRUM_ATTENTION_STATE) * sizeof(float);
         FERRUM_TRY(ferrum_cuda_scratch(
             ctx, FERRUM_CUDA_SCRATCH_PARTIAL,
-            ferrum_cuda_mul(ferrum_cuda_mul3(args->queries, args->heads, args->splits), row),
+            ferrum_size_mul(ferrum_size_mul3(args->queries, args->heads, args->splits), row),
             &args->partial, err));
         FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_TICKETS,
-                                       ferrum_cuda_mul3(args->queries, heads, sizeof(uint32_t)),
+                                       ferrum_size_mul3(args->queries, heads, sizeof(uint32_t)),
                                        &args->tickets, err));
     }
     const ferrum_cuda_grid_t grid = {args->queries, heads, args->splits, THREADS,

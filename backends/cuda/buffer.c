@@ -9,14 +9,14 @@ ferrum_status_t ferrum_cuda_buffer_alloc(ferrum_device_t *device, ferrum_dtype_t
     const uint32_t element_bytes = ferrum_dtype_bytes(dtype);
     uint64_t bytes;
 
-    FERRUM_CUDA_CHECK_POINTER(device, err);
-    FERRUM_CUDA_CHECK_POINTER(out_buffer, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(out_buffer, err);
     if (element_bytes == 0)
-        return FERRUM_CUDA_REFUSE(err, FERRUM_REASON_DTYPE, "%u is not a buffer dtype", dtype);
+        return FERRUM_REFUSE(err, FERRUM_REASON_DTYPE, "%u is not a buffer dtype", dtype);
     if (!ferrum_mul_u64(count, element_bytes, &bytes) || bytes > SIZE_MAX / 2)
-        return FERRUM_CUDA_REFUSE(err, FERRUM_REASON_OVERFLOW,
-                                  "a buffer of %llu elements of %s overflows the address space",
-                                  (unsigned long long)count, ferrum_dtype_name(dtype));
+        return FERRUM_REFUSE(err, FERRUM_REASON_OVERFLOW,
+                             "a buffer of %llu elements of %s overflows the address space",
+                             (unsigned long long)count, ferrum_dtype_name(dtype));
     ferrum_buffer_t *buffer = ferrum_cuda_object_new(device, sizeof *buffer, "a buffer", err);
     if (!buffer)
         return FERRUM_OUT_OF_MEMORY;
@@ -37,9 +37,9 @@ ferrum_status_t ferrum_cuda_buffer_wrap_host(ferrum_device_t *device, void *ptr,
                                              ferrum_dtype_t dtype, uint64_t count,
                                              ferrum_buffer_t **out_buffer, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(device, err);
-    FERRUM_CUDA_CHECK_POINTER(ptr, err);
-    FERRUM_CUDA_CHECK_POINTER(out_buffer, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(ptr, err);
+    FERRUM_CHECK_POINTER(out_buffer, err);
     return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_NOT_IMPLEMENTED,
                        "buffer_wrap_host: kernels of the cuda backend do not read host memory; "
                        "allocate a buffer for %llu elements of %s and write to it",
@@ -63,11 +63,11 @@ void ferrum_cuda_buffer_release(ferrum_buffer_t *buffer)
 ferrum_status_t ferrum_cuda_buffer_info(const ferrum_buffer_t *buffer,
                                         ferrum_buffer_info_t *out_info, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(buffer, err);
+    FERRUM_CHECK_POINTER(buffer, err);
     const ferrum_buffer_info_t info = {
         .head = FERRUM_HEAD(ferrum_buffer_info_t),
         .dtype = buffer->dtype,
         .count = buffer->count,
     };
-    return ferrum_cuda_fill_struct(__func__, out_info, FERRUM_BUFFER_INFO_MIN_SIZE, &info, err);
+    return ferrum_fill_struct(__func__, out_info, FERRUM_BUFFER_INFO_MIN_SIZE, &info, err);
 }

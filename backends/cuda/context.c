@@ -21,7 +21,7 @@ ferrum_status_t ferrum_cuda_check_not_capturing(const ferrum_context_t *ctx, con
         return FERRUM_OK;
     return ferrum_fail(err, FERRUM_BUSY, FERRUM_REASON_OTHER,
                        "%s: a graph capture is in flight; call graph_end first",
-                       ferrum_cuda_op_name(function));
+                       ferrum_op_name(function));
 }
 
 ferrum_status_t ferrum_cuda_context_check(ferrum_context_t *ctx, CUresult result, const char *what,
@@ -40,10 +40,10 @@ ferrum_status_t ferrum_cuda_context_check(ferrum_context_t *ctx, CUresult result
 ferrum_status_t ferrum_cuda_context_new(ferrum_device_t *device, const ferrum_executor_t *executor,
                                         ferrum_context_t **out_context, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(device, err);
-    FERRUM_CUDA_CHECK_POINTER(out_context, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(out_context, err);
     if (executor)
-        FERRUM_CUDA_CHECK_STRUCT(executor, FERRUM_EXECUTOR_MIN_SIZE, err);
+        FERRUM_CHECK_STRUCT(executor, FERRUM_EXECUTOR_MIN_SIZE, err);
 
     ferrum_context_t *ctx = ferrum_cuda_object_new(device, sizeof *ctx, "a context", err);
     if (!ctx)
@@ -91,7 +91,7 @@ void ferrum_cuda_context_free(ferrum_context_t *ctx)
 
 ferrum_status_t ferrum_cuda_context_sync(ferrum_context_t *ctx, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(ctx, err);
     FERRUM_TRY(ferrum_cuda_check_alive(ctx, err));
     FERRUM_TRY(ferrum_cuda_check_not_capturing(ctx, __func__, err));
     FERRUM_TRY(ferrum_cuda_wait(ctx, err));
@@ -106,9 +106,8 @@ ferrum_status_t ferrum_cuda_context_sync_before_readback(ferrum_context_t *ctx, 
 ferrum_status_t ferrum_cuda_context_stats(const ferrum_context_t *ctx,
                                           ferrum_context_stats_t *out_stats, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
-    return ferrum_cuda_fill_struct(__func__, out_stats, FERRUM_CONTEXT_STATS_MIN_SIZE, &ctx->stats,
-                                   err);
+    FERRUM_CHECK_POINTER(ctx, err);
+    return ferrum_fill_struct(__func__, out_stats, FERRUM_CONTEXT_STATS_MIN_SIZE, &ctx->stats, err);
 }
 
 ferrum_status_t ferrum_cuda_scratch(ferrum_context_t *ctx, ferrum_cuda_scratch_t kind,
@@ -141,9 +140,9 @@ ferrum_status_t ferrum_cuda_pregrow_gather_scratch(ferrum_context_t *ctx, uint64
 {
     CUdeviceptr address;
 
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(ctx, err);
     FERRUM_TRY(ferrum_cuda_check_alive(ctx, err));
     return ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_GATHER,
-                               ferrum_cuda_mul(elements, ferrum_dtype_bytes(ctx->device->act)),
+                               ferrum_size_mul(elements, ferrum_dtype_bytes(ctx->device->act)),
                                &address, err);
 }

@@ -52,10 +52,10 @@ void ferrum_cuda_object_free(ferrum_device_t *device, void *object, size_t bytes
 
 static ferrum_status_t check_host(const ferrum_host_t *host, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_STRUCT(host, FERRUM_HOST_MIN_SIZE, err);
-    FERRUM_CUDA_CHECK_STRUCT(host->allocator, FERRUM_ALLOCATOR_MIN_SIZE, err);
-    FERRUM_CUDA_CHECK_POINTER((const void *)host->allocator->alloc, err);
-    FERRUM_CUDA_CHECK_POINTER((const void *)host->allocator->free, err);
+    FERRUM_CHECK_STRUCT(host, FERRUM_HOST_MIN_SIZE, err);
+    FERRUM_CHECK_STRUCT(host->allocator, FERRUM_ALLOCATOR_MIN_SIZE, err);
+    FERRUM_CHECK_POINTER((const void *)host->allocator->alloc, err);
+    FERRUM_CHECK_POINTER((const void *)host->allocator->free, err);
     return FERRUM_OK;
 }
 
@@ -76,7 +76,7 @@ static ferrum_status_t choose(const ferrum_host_t *host, const ferrum_device_opt
         ordinal = (uint32_t)number;
     }
     if (options) {
-        FERRUM_CUDA_CHECK_STRUCT(options, FERRUM_DEVICE_OPTIONS_MIN_SIZE, err);
+        FERRUM_CHECK_STRUCT(options, FERRUM_DEVICE_OPTIONS_MIN_SIZE, err);
         if (options->ordinal != 0)
             ordinal = options->ordinal;
         if (options->set_activation_dtype)
@@ -200,7 +200,7 @@ ferrum_status_t ferrum_cuda_device_open(const ferrum_host_t *host,
     uint32_t ordinal = 0;
     ferrum_dtype_t act = FERRUM_DTYPE_F16;
 
-    FERRUM_CUDA_CHECK_POINTER(out_device, err);
+    FERRUM_CHECK_POINTER(out_device, err);
     FERRUM_TRY(check_host(host, err));
     FERRUM_TRY(choose(host, options, &ordinal, &act, err));
     ferrum_device_t *device = ferrum_cuda_host_alloc(host, sizeof *device, "a device", err);
@@ -245,7 +245,7 @@ ferrum_status_t ferrum_cuda_device_info(const ferrum_device_t *device,
     char products[40];
     CUcontext previous;
 
-    FERRUM_CUDA_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(device, err);
     const ferrum_cuda_driver_t *driver = &device->driver;
     if (driver->cuCtxPushCurrent(device->primary) == CUDA_SUCCESS) {
         (void)driver->cuMemGetInfo(&free_bytes, &total_bytes);
@@ -259,5 +259,5 @@ ferrum_status_t ferrum_cuda_device_info(const ferrum_device_t *device,
     info.activation_dtype = device->act;
     info.memory_total_bytes = total_bytes;
     info.memory_free_bytes = free_bytes;
-    return ferrum_cuda_fill_struct(__func__, out_info, FERRUM_DEVICE_INFO_MIN_SIZE, &info, err);
+    return ferrum_fill_struct(__func__, out_info, FERRUM_DEVICE_INFO_MIN_SIZE, &info, err);
 }

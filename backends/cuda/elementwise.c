@@ -54,7 +54,7 @@ ferrum_status_t ferrum_cuda_add_bias(ferrum_context_t *ctx, ferrum_buffer_t *dat
                                      const ferrum_buffer_t *bias, uint32_t rows, uint32_t cols,
                                      ferrum_error_t *err)
 {
-    const uint64_t count = ferrum_cuda_mul(rows, cols);
+    const uint64_t count = ferrum_size_mul(rows, cols);
 
     FERRUM_CUDA_CHECK(ctx, err, {"data", data, FERRUM_CUDA_ACT, 0, count},
                       {"bias", bias, FERRUM_CUDA_ACT_OR_F32, 0, cols});
@@ -86,7 +86,7 @@ ferrum_status_t ferrum_cuda_rms_norm(ferrum_context_t *ctx, const ferrum_buffer_
                                      const ferrum_buffer_t *w, float eps, ferrum_buffer_t *out,
                                      uint32_t tokens, uint32_t dim, ferrum_error_t *err)
 {
-    const uint64_t count = ferrum_cuda_mul(tokens, dim);
+    const uint64_t count = ferrum_size_mul(tokens, dim);
 
     FERRUM_CUDA_CHECK(ctx, err, {"x", x, FERRUM_CUDA_ACT, 0, count},
                       {"w", w, FERRUM_CUDA_ACT_OR_F32, 0, dim},
@@ -99,7 +99,7 @@ ferrum_status_t ferrum_cuda_fused_add_rms_norm(ferrum_context_t *ctx, ferrum_buf
                                                float eps, ferrum_buffer_t *out, uint32_t tokens,
                                                uint32_t dim, ferrum_error_t *err)
 {
-    const uint64_t count = ferrum_cuda_mul(tokens, dim);
+    const uint64_t count = ferrum_size_mul(tokens, dim);
 
     FERRUM_CUDA_CHECK(ctx, err, {"residual", residual, FERRUM_CUDA_ACT, 0, count},
                       {"x", x, FERRUM_CUDA_ACT, 0, count}, {"w", w, FERRUM_CUDA_ACT_OR_F32, 0, dim},
@@ -123,12 +123,12 @@ ferrum_status_t ferrum_cuda_fused_silu_mul_split_strided(ferrum_context_t *ctx,
                                                          uint32_t intermediate, ferrum_error_t *err)
 {
     const uint64_t width = 2 * (uint64_t)intermediate;
-    const uint64_t in_offset = ferrum_cuda_mul(in_row, width);
-    const uint64_t out_offset = ferrum_cuda_mul(out_row, intermediate);
-    const uint64_t count = ferrum_cuda_mul(tokens, intermediate);
+    const uint64_t in_offset = ferrum_size_mul(in_row, width);
+    const uint64_t out_offset = ferrum_size_mul(out_row, intermediate);
+    const uint64_t count = ferrum_size_mul(tokens, intermediate);
 
     FERRUM_CUDA_CHECK(
-        ctx, err, {"gate_up", gate_up, FERRUM_CUDA_ACT, in_offset, ferrum_cuda_mul(tokens, width)},
+        ctx, err, {"gate_up", gate_up, FERRUM_CUDA_ACT, in_offset, ferrum_size_mul(tokens, width)},
         {"out", out, FERRUM_CUDA_ACT, out_offset, count});
     const ferrum_silu_mul_args_t args = {.gate_up = ferrum_cuda_at(gate_up, in_offset),
                                          .out = ferrum_cuda_at(out, out_offset),

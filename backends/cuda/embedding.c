@@ -12,7 +12,7 @@ static ferrum_status_t check_lookup(const char *function, ferrum_context_t *ctx,
 {
     const ferrum_cuda_operand_t operands[] = {
         {"table", table, FERRUM_CUDA_FLOAT, 0, 0},
-        {"out", out, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul(count, dim)}};
+        {"out", out, FERRUM_CUDA_ACT, 0, ferrum_size_mul(count, dim)}};
 
     FERRUM_TRY(ferrum_cuda_check_operands(function, ctx, operands, 2, err));
     *out_rows = dim ? table->count / dim : UINT64_MAX;
@@ -45,12 +45,12 @@ ferrum_status_t ferrum_cuda_embedding_lookup(ferrum_context_t *ctx, const ferrum
     FERRUM_TRY(ferrum_cuda_check_not_capturing(ctx, __func__, err));
     if (count == 0)
         return FERRUM_OK;
-    FERRUM_CUDA_CHECK_POINTER(ids, err);
+    FERRUM_CHECK_POINTER(ids, err);
     for (uint32_t i = 0; i < count; i++)
         if (ids[i] >= rows)
-            return FERRUM_CUDA_REFUSE_INPUT(err, FERRUM_REASON_RANGE,
-                                            "ids[%u] is %u, the table has %llu rows", i, ids[i],
-                                            (unsigned long long)rows);
+            return FERRUM_REFUSE_INPUT(err, FERRUM_REASON_RANGE,
+                                       "ids[%u] is %u, the table has %llu rows", i, ids[i],
+                                       (unsigned long long)rows);
     FERRUM_TRY(
         ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_UPLOAD, count * sizeof *ids, &uploaded, err));
     FERRUM_TRY(ferrum_cuda_upload(ctx, uploaded, ids, count, sizeof *ids, NULL, err));

@@ -46,8 +46,8 @@ static ferrum_status_t record(const char *function, ferrum_context_t *ctx, CUeve
 ferrum_status_t ferrum_cuda_event_new(ferrum_device_t *device, ferrum_event_t **out_event,
                                       ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(device, err);
-    FERRUM_CUDA_CHECK_POINTER(out_event, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(out_event, err);
     ferrum_event_t *event = ferrum_cuda_object_new(device, sizeof *event, "an event", err);
     if (!event)
         return FERRUM_OUT_OF_MEMORY;
@@ -63,16 +63,16 @@ ferrum_status_t ferrum_cuda_event_new(ferrum_device_t *device, ferrum_event_t **
 ferrum_status_t ferrum_cuda_event_record(ferrum_context_t *ctx, ferrum_event_t *event,
                                          ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
-    FERRUM_CUDA_CHECK_POINTER(event, err);
+    FERRUM_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(event, err);
     return record(__func__, ctx, event->event, err);
 }
 
 ferrum_status_t ferrum_cuda_event_wait(ferrum_context_t *ctx, ferrum_event_t *event,
                                        ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
-    FERRUM_CUDA_CHECK_POINTER(event, err);
+    FERRUM_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(event, err);
     FERRUM_TRY(ferrum_cuda_check_alive(ctx, err));
     FERRUM_TRY(ferrum_cuda_check_not_capturing(ctx, __func__, err));
     ferrum_cuda_enter(ctx->device);
@@ -83,7 +83,7 @@ ferrum_status_t ferrum_cuda_event_wait(ferrum_context_t *ctx, ferrum_event_t *ev
 
 ferrum_status_t ferrum_cuda_event_sync(ferrum_event_t *event, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(event, err);
+    FERRUM_CHECK_POINTER(event, err);
     ferrum_cuda_enter(event->device);
     const CUresult result = event->device->driver.cuEventSynchronize(event->event);
     ferrum_cuda_leave(event->device);
@@ -101,8 +101,8 @@ void ferrum_cuda_event_free(ferrum_event_t *event)
 ferrum_status_t ferrum_cuda_timer_new(ferrum_device_t *device, ferrum_timer_t **out_timer,
                                       ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(device, err);
-    FERRUM_CUDA_CHECK_POINTER(out_timer, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(out_timer, err);
     ferrum_timer_t *timer = ferrum_cuda_object_new(device, sizeof *timer, "a timer", err);
     if (!timer)
         return FERRUM_OUT_OF_MEMORY;
@@ -120,8 +120,8 @@ ferrum_status_t ferrum_cuda_timer_new(ferrum_device_t *device, ferrum_timer_t **
 ferrum_status_t ferrum_cuda_timer_record_start(ferrum_context_t *ctx, ferrum_timer_t *timer,
                                                ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
-    FERRUM_CUDA_CHECK_POINTER(timer, err);
+    FERRUM_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(timer, err);
     FERRUM_TRY(record(__func__, ctx, timer->start, err));
     timer->has_start = true;
     return FERRUM_OK;
@@ -130,8 +130,8 @@ ferrum_status_t ferrum_cuda_timer_record_start(ferrum_context_t *ctx, ferrum_tim
 ferrum_status_t ferrum_cuda_timer_record_end(ferrum_context_t *ctx, ferrum_timer_t *timer,
                                              ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
-    FERRUM_CUDA_CHECK_POINTER(timer, err);
+    FERRUM_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(timer, err);
     FERRUM_TRY(record(__func__, ctx, timer->end, err));
     timer->has_end = true;
     return FERRUM_OK;
@@ -142,8 +142,8 @@ ferrum_status_t ferrum_cuda_timer_elapsed_ms(ferrum_timer_t *timer, double *out_
 {
     float ms = 0.0f;
 
-    FERRUM_CUDA_CHECK_POINTER(timer, err);
-    FERRUM_CUDA_CHECK_POINTER(out_ms, err);
+    FERRUM_CHECK_POINTER(timer, err);
+    FERRUM_CHECK_POINTER(out_ms, err);
     if (timer->has_start && timer->has_end) {
         const ferrum_cuda_driver_t *driver = &timer->device->driver;
         ferrum_cuda_enter(timer->device);

@@ -31,8 +31,7 @@ static ferrum_status_t check_args(ferrum_context_t *ctx, const ferrum_expert_ffn
 {
     static const char function[] = "expert_ffn_forward";
 
-    FERRUM_TRY(
-        ferrum_cuda_check_struct(function, "args", args, FERRUM_EXPERT_FFN_ARGS_MIN_SIZE, err));
+    FERRUM_TRY(ferrum_check_struct(function, "args", args, FERRUM_EXPERT_FFN_ARGS_MIN_SIZE, err));
     const uint64_t pairs = (uint64_t)args->tokens * args->top_k;
     const uint64_t elements = (uint64_t)args->tokens * ffn->hidden;
     const ferrum_cuda_operand_t operands[] = {
@@ -72,10 +71,10 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, forward_t *forward, ferrum
     const uint64_t act_bytes = ferrum_dtype_bytes(ctx->device->act);
 
     FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_HIDDEN,
-                                   ferrum_cuda_mul3(pairs, ffn->intermediate, act_bytes),
+                                   ferrum_size_mul3(pairs, ffn->intermediate, act_bytes),
                                    &forward->hidden, err));
     FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_DOWN,
-                                   ferrum_cuda_mul3(pairs, ffn->hidden, sizeof(float)),
+                                   ferrum_size_mul3(pairs, ffn->hidden, sizeof(float)),
                                    &forward->slots, err));
     forward->tile_rows = choose_tile(ctx->device, ffn, pairs)->rows;
     if (forward->tile_rows == 1)
@@ -175,7 +174,7 @@ ferrum_status_t ferrum_cuda_expert_ffn_forward(ferrum_context_t *ctx, ferrum_exp
 {
     CUdeviceptr fault;
 
-    FERRUM_CUDA_CHECK_POINTER(ffn, err);
+    FERRUM_CHECK_POINTER(ffn, err);
     FERRUM_TRY(check_args(ctx, ffn, args, err));
     forward_t forward = {.ffn = ffn, .args = args, .pairs = args->tokens * args->top_k};
     if (forward.pairs > 0) {

@@ -31,9 +31,9 @@ ferrum_status_t ferrum_cuda_gemm(ferrum_context_t *ctx, const ferrum_buffer_t *a
     const tile_t *tile = tiles;
     bool done;
 
-    FERRUM_CUDA_CHECK(ctx, err, {"a", a, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul(m, k)},
-                      {"b", b, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul(n, k)},
-                      {"out", out, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul(m, n)});
+    FERRUM_CUDA_CHECK(ctx, err, {"a", a, FERRUM_CUDA_ACT, 0, ferrum_size_mul(m, k)},
+                      {"b", b, FERRUM_CUDA_ACT, 0, ferrum_size_mul(n, k)},
+                      {"out", out, FERRUM_CUDA_ACT, 0, ferrum_size_mul(m, n)});
     const ferrum_gemm_args_t args = {.a = ferrum_cuda_at(a, 0),
                                      .b = ferrum_cuda_at(b, 0),
                                      .out = ferrum_cuda_at(out, 0),

@@ -114,7 +114,7 @@ static void remove_graph(ferrum_context_t *ctx, const ferrum_graph_key_t *key)
 
 ferrum_status_t ferrum_cuda_graph_begin(ferrum_context_t *ctx, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(ctx, err);
     FERRUM_TRY(ferrum_cuda_check_alive(ctx, err));
     FERRUM_TRY(ferrum_cuda_check_not_capturing(ctx, __func__, err));
     ferrum_cuda_graph_t *graph =
@@ -154,13 +154,13 @@ static CUresult instantiate(ferrum_context_t *ctx, ferrum_cuda_graph_t *graph)
 ferrum_status_t ferrum_cuda_graph_end(ferrum_context_t *ctx, const ferrum_graph_key_t *key,
                                       ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
-    FERRUM_CUDA_CHECK_POINTER(key, err);
+    FERRUM_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(key, err);
     FERRUM_TRY(ferrum_cuda_check_alive(ctx, err));
     ferrum_cuda_graph_t *graph = ctx->capturing;
     if (!graph)
-        return FERRUM_CUDA_REFUSE(err, FERRUM_REASON_OTHER, "%s",
-                                  "no capture is in flight; call graph_begin first");
+        return FERRUM_REFUSE(err, FERRUM_REASON_OTHER, "%s",
+                             "no capture is in flight; call graph_begin first");
     ctx->capturing = NULL;
     ferrum_cuda_enter(ctx->device);
     const CUresult result = instantiate(ctx, graph);
@@ -179,9 +179,9 @@ ferrum_status_t ferrum_cuda_graph_end(ferrum_context_t *ctx, const ferrum_graph_
 ferrum_status_t ferrum_cuda_graph_replay(ferrum_context_t *ctx, const ferrum_graph_key_t *key,
                                          uint32_t *out_launched, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
-    FERRUM_CUDA_CHECK_POINTER(key, err);
-    FERRUM_CUDA_CHECK_POINTER(out_launched, err);
+    FERRUM_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(key, err);
+    FERRUM_CHECK_POINTER(out_launched, err);
     FERRUM_TRY(ferrum_cuda_check_alive(ctx, err));
     FERRUM_TRY(ferrum_cuda_check_not_capturing(ctx, __func__, err));
     const ferrum_cuda_graph_t *graph = *find(ctx, key);
@@ -206,15 +206,15 @@ ferrum_status_t ferrum_cuda_graph_replay(ferrum_context_t *ctx, const ferrum_gra
 ferrum_status_t ferrum_cuda_graph_reset(ferrum_context_t *ctx, const ferrum_graph_key_t *key,
                                         ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
-    FERRUM_CUDA_CHECK_POINTER(key, err);
+    FERRUM_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(key, err);
     remove_graph(ctx, key);
     return FERRUM_OK;
 }
 
 ferrum_status_t ferrum_cuda_graph_reset_all(ferrum_context_t *ctx, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(ctx, err);
     free_all(ctx);
     return FERRUM_OK;
 }
@@ -222,8 +222,8 @@ ferrum_status_t ferrum_cuda_graph_reset_all(ferrum_context_t *ctx, ferrum_error_
 ferrum_status_t ferrum_cuda_graph_in_flight(ferrum_context_t *ctx, uint32_t *out_in_flight,
                                             ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
-    FERRUM_CUDA_CHECK_POINTER(out_in_flight, err);
+    FERRUM_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(out_in_flight, err);
     *out_in_flight = ctx->capturing != NULL;
     return FERRUM_OK;
 }
@@ -234,7 +234,7 @@ ferrum_status_t ferrum_cuda_graph_set_decode_state(ferrum_context_t *ctx, uint32
     const uint32_t words[] = {token, step};
     CUdeviceptr state;
 
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(ctx, err);
     FERRUM_TRY(ferrum_cuda_check_alive(ctx, err));
     FERRUM_TRY(ferrum_cuda_check_not_capturing(ctx, __func__, err));
     FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_STATE, sizeof words, &state, err));
@@ -246,7 +246,7 @@ ferrum_status_t ferrum_cuda_graph_set_device_state_mode(ferrum_context_t *ctx, u
 {
     CUdeviceptr state;
 
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(ctx, err);
     FERRUM_TRY(ferrum_cuda_check_alive(ctx, err));
     if (on)
         FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_STATE, 8, &state, err));

@@ -24,15 +24,15 @@ ferrum_status_t ferrum_cuda_kv_from(const char *function, ferrum_context_t *ctx,
                                     const ferrum_paged_kv_t *kv, ferrum_kv_args_t *out_args,
                                     ferrum_error_t *err)
 {
-    FERRUM_TRY(ferrum_cuda_check_struct(function, "kv", kv, FERRUM_PAGED_KV_MIN_SIZE, err));
+    FERRUM_TRY(ferrum_check_struct(function, "kv", kv, FERRUM_PAGED_KV_MIN_SIZE, err));
     if (kv->block_size == 0 || kv->num_kv_heads == 0 || kv->head_dim == 0)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_BLOCK_SIZE,
                            "%s: a cache of block_size %u, %u kv heads and head_dim %u is empty",
-                           ferrum_cuda_op_name(function), kv->block_size, kv->num_kv_heads,
+                           ferrum_op_name(function), kv->block_size, kv->num_kv_heads,
                            kv->head_dim);
     FERRUM_TRY(ferrum_cuda_check_kv_layout(kv->layout, kv->head_dim, err));
-    const uint64_t count = ferrum_cuda_mul(
-        ferrum_cuda_mul3(kv->num_blocks, kv->num_kv_heads, kv->block_size), kv->head_dim);
+    const uint64_t count = ferrum_size_mul(
+        ferrum_size_mul3(kv->num_blocks, kv->num_kv_heads, kv->block_size), kv->head_dim);
     const ferrum_cuda_operand_t operands[] = {{"pool_k", kv->pool_k, FERRUM_CUDA_ACT, 0, count},
                                               {"pool_v", kv->pool_v, FERRUM_CUDA_ACT, 0, count}};
     FERRUM_TRY(ferrum_cuda_check_operands(function, ctx, operands, 2, err));
@@ -67,20 +67,20 @@ ferrum_status_t ferrum_cuda_rope_from(const char *function, ferrum_context_t *ct
 {
     const uint32_t head_dim = args->kv.head_dim;
 
-    FERRUM_TRY(ferrum_cuda_check_struct(function, "rope", rope, FERRUM_ROPE_MIN_SIZE, err));
+    FERRUM_TRY(ferrum_check_struct(function, "rope", rope, FERRUM_ROPE_MIN_SIZE, err));
     if (rope->mode > FERRUM_ROPE_INTERLEAVED)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_OTHER,
-                           "%s: unknown rope mode %u", ferrum_cuda_op_name(function), rope->mode);
+                           "%s: unknown rope mode %u", ferrum_op_name(function), rope->mode);
     const bool rotates = rope->mode != FERRUM_ROPE_NONE;
     const bool normed = rope->mode == FERRUM_ROPE_NORM_HALF;
     if (rotates && head_dim % 2 != 0)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_HEAD_DIM,
-                           "%s: head_dim %u is odd and cannot be rotated",
-                           ferrum_cuda_op_name(function), head_dim);
+                           "%s: head_dim %u is odd and cannot be rotated", ferrum_op_name(function),
+                           head_dim);
 
     ferrum_cuda_operand_t operands[4];
     size_t count = 0;
-    const uint64_t angles = ferrum_cuda_mul(positions, head_dim / 2);
+    const uint64_t angles = ferrum_size_mul(positions, head_dim / 2);
     if (rotates) {
         operands[count++] = (ferrum_cuda_operand_t){"cos", rope->cos, FERRUM_DTYPE_F32, 0, angles};
         operands[count++] = (ferrum_cuda_operand_t){"sin", rope->sin, FERRUM_DTYPE_F32, 0, angles};
@@ -129,17 +129,16 @@ ferrum_status_t ferrum_cuda_attention_config(const char *function,
 {
     const uint32_t kv_heads = args->kv.kv_heads, head_dim = args->kv.head_dim;
 
-    FERRUM_TRY(
-        ferrum_cuda_check_struct(function, "config", config, FERRUM_ATTN_CONFIG_MIN_SIZE, err));
+    FERRUM_TRY(ferrum_check_struct(function, "config", config, FERRUM_ATTN_CONFIG_MIN_SIZE, err));
     if (config->num_kv_heads != kv_heads || config->head_dim != head_dim)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_HEAD_DIM,
                            "%s: config has %u kv heads of %u, the cache %u of %u",
-                           ferrum_cuda_op_name(function), config->num_kv_heads, config->head_dim,
+                           ferrum_op_name(function), config->num_kv_heads, config->head_dim,
                            kv_heads, head_dim);
     if (kv_heads == 0 || head_dim == 0 || config->num_heads % kv_heads != 0)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_HEAD_DIM,
                            "%s: %u heads do not divide over %u kv heads of %u",
-                           ferrum_cuda_op_name(function), config->num_heads, kv_heads, head_dim);
+                           ferrum_op_name(function), config->num_heads, kv_heads, head_dim);
     FERRUM_TRY(ferrum_cuda_check_kv_layout(args->kv.layout, head_dim, err));
     args->heads = config->num_heads;
     args->scale = config->scale;

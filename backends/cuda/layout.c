@@ -23,7 +23,7 @@ static ferrum_status_t transpose(const char *function, ferrum_context_t *ctx,
                                  const ferrum_buffer_t *src, ferrum_buffer_t *dst, uint32_t from,
                                  uint32_t to, uint32_t dim, ferrum_error_t *err)
 {
-    const uint64_t count = ferrum_cuda_mul3(from, to, dim);
+    const uint64_t count = ferrum_size_mul3(from, to, dim);
     const ferrum_cuda_operand_t operands[] = {{"src", src, FERRUM_CUDA_ACT, 0, count},
                                               {"dst", dst, FERRUM_CUDA_ACT, 0, count}};
 
@@ -64,8 +64,8 @@ ferrum_status_t ferrum_cuda_split_qkv(ferrum_context_t *ctx, const ferrum_buffer
                                       ferrum_error_t *err)
 {
     const uint64_t row = q_dim + 2 * (uint64_t)kv_dim;
-    const uint64_t q_count = ferrum_cuda_mul(tokens, q_dim);
-    const uint64_t kv_count = ferrum_cuda_mul(tokens, kv_dim);
+    const uint64_t q_count = ferrum_size_mul(tokens, q_dim);
+    const uint64_t kv_count = ferrum_size_mul(tokens, kv_dim);
     const struct {
         const ferrum_buffer_t *to;
         uint64_t from;
@@ -73,7 +73,7 @@ ferrum_status_t ferrum_cuda_split_qkv(ferrum_context_t *ctx, const ferrum_buffer
     } parts[] = {{q, 0, q_dim}, {k, q_dim, kv_dim}, {v, (uint64_t)q_dim + kv_dim, kv_dim}};
     ferrum_move_args_t args = {0};
 
-    FERRUM_CUDA_CHECK(ctx, err, {"qkv", qkv, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul(tokens, row)},
+    FERRUM_CUDA_CHECK(ctx, err, {"qkv", qkv, FERRUM_CUDA_ACT, 0, ferrum_size_mul(tokens, row)},
                       {"q", q, FERRUM_CUDA_ACT, 0, q_count}, {"k", k, FERRUM_CUDA_ACT, 0, kv_count},
                       {"v", v, FERRUM_CUDA_ACT, 0, kv_count});
     for (uint32_t i = 0; i < 3; i++)
@@ -92,8 +92,8 @@ ferrum_status_t ferrum_cuda_kv_cache_append_head_major(
     uint32_t capacity, const ferrum_buffer_t *new_k, const ferrum_buffer_t *new_v, uint32_t count,
     uint32_t kv_heads, uint32_t head_dim, ferrum_error_t *err)
 {
-    const uint64_t cache_count = ferrum_cuda_mul3(kv_heads, capacity, head_dim);
-    const uint64_t new_count = ferrum_cuda_mul3(kv_heads, count, head_dim);
+    const uint64_t cache_count = ferrum_size_mul3(kv_heads, capacity, head_dim);
+    const uint64_t new_count = ferrum_size_mul3(kv_heads, count, head_dim);
     const ferrum_buffer_t *const from[] = {new_k, new_v}, *const to[] = {cache_k, cache_v};
     ferrum_move_args_t args = {0};
 
@@ -102,9 +102,9 @@ ferrum_status_t ferrum_cuda_kv_cache_append_head_major(
                       {"new_k", new_k, FERRUM_CUDA_ACT, 0, new_count},
                       {"new_v", new_v, FERRUM_CUDA_ACT, 0, new_count});
     if ((uint64_t)len + count > capacity)
-        return FERRUM_CUDA_REFUSE(err, FERRUM_REASON_LENGTH,
-                                  "%u positions from %u on exceed the capacity of %u", count, len,
-                                  capacity);
+        return FERRUM_REFUSE(err, FERRUM_REASON_LENGTH,
+                             "%u positions from %u on exceed the capacity of %u", count, len,
+                             capacity);
     for (uint32_t i = 0; i < 2; i++)
         args.moves[i] = (ferrum_move_t){.src = ferrum_cuda_at(from[i], 0),
                                         .dst = ferrum_cuda_at(to[i], (uint64_t)len * head_dim),

@@ -137,8 +137,8 @@ ferrum_status_t ferrum_cuda_limits_measure(ferrum_context_t *ctx, ferrum_limits_
     work_t work = {.ctx = ctx};
     ferrum_cuda_memory_t *memory;
 
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
-    FERRUM_CUDA_CHECK_STRUCT(out_limits, FERRUM_LIMITS_MIN_SIZE, err);
+    FERRUM_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_STRUCT(out_limits, FERRUM_LIMITS_MIN_SIZE, err);
     FERRUM_TRY(ferrum_cuda_check_alive(ctx, err));
     FERRUM_TRY(ferrum_cuda_check_not_capturing(ctx, __func__, err));
     const uint64_t bytes = choose_bytes(ctx->device);
@@ -154,5 +154,5 @@ ferrum_status_t ferrum_cuda_limits_measure(ferrum_context_t *ctx, ferrum_limits_
     ferrum_cuda_timer_free(work.timer);
     ferrum_cuda_memory_free(memory);
     FERRUM_TRY(status);
-    return ferrum_cuda_fill_struct(__func__, out_limits, FERRUM_LIMITS_MIN_SIZE, &limits, err);
+    return ferrum_fill_struct(__func__, out_limits, FERRUM_LIMITS_MIN_SIZE, &limits, err);
 }

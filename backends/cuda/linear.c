@@ -44,7 +44,7 @@ void ferrum_cuda_linear_release(ferrum_linear_t *linear)
 ferrum_status_t ferrum_cuda_linear_info(const ferrum_linear_t *linear,
                                         ferrum_linear_info_t *out_info, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(linear, err);
+    FERRUM_CHECK_POINTER(linear, err);
     ferrum_linear_info_t info = {
         .head = FERRUM_HEAD(ferrum_linear_info_t),
         .in_features = linear->k,
@@ -56,7 +56,7 @@ ferrum_status_t ferrum_cuda_linear_info(const ferrum_linear_t *linear,
     };
     for (uint32_t i = 0; !linear->stack && i < linear->parts; i++)
         info.bytes += linear->weights[i].bytes;
-    return ferrum_cuda_fill_struct(__func__, out_info, FERRUM_LINEAR_INFO_MIN_SIZE, &info, err);
+    return ferrum_fill_struct(__func__, out_info, FERRUM_LINEAR_INFO_MIN_SIZE, &info, err);
 }
 
 /** Take over @p weights (of one expert) as part @p index, after the parts before it. */
@@ -77,7 +77,7 @@ static ferrum_status_t load_part(ferrum_linear_t *linear, uint32_t index,
 {
     ferrum_cuda_weights_t weights;
 
-    FERRUM_CUDA_CHECK_STRUCT(source, FERRUM_GGUF_WEIGHTS_MIN_SIZE, err);
+    FERRUM_CHECK_STRUCT(source, FERRUM_GGUF_WEIGHTS_MIN_SIZE, err);
     if (source->experts != 1)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_EXPERTS,
                            "a linear layer is one matrix, not %u: use load_quant_experts",
@@ -122,8 +122,8 @@ ferrum_status_t ferrum_cuda_load_quant(ferrum_device_t *device,
                                        const ferrum_gguf_weights_t *weights, const float *bias,
                                        ferrum_linear_t **out_linear, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(device, err);
-    FERRUM_CUDA_CHECK_POINTER(out_linear, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(out_linear, err);
     return load_parts(device, &weights, 1, bias, out_linear, err);
 }
 
@@ -132,11 +132,11 @@ ferrum_status_t ferrum_cuda_load_quant_fused(ferrum_device_t *device,
                                              uint32_t count, ferrum_linear_t **out_linear,
                                              ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(device, err);
-    FERRUM_CUDA_CHECK_POINTER(parts, err);
-    FERRUM_CUDA_CHECK_POINTER(out_linear, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(parts, err);
+    FERRUM_CHECK_POINTER(out_linear, err);
     if (count == 0)
-        return FERRUM_CUDA_REFUSE(err, FERRUM_REASON_LENGTH, "there are %u parts", count);
+        return FERRUM_REFUSE(err, FERRUM_REASON_LENGTH, "there are %u parts", count);
     return load_parts(device, parts, count, NULL, out_linear, err);
 }
 
@@ -146,8 +146,8 @@ ferrum_status_t ferrum_cuda_load_gptq(ferrum_device_t *device, const ferrum_gptq
     ferrum_cuda_weights_t loaded;
     ferrum_linear_t *linear;
 
-    FERRUM_CUDA_CHECK_POINTER(device, err);
-    FERRUM_CUDA_CHECK_POINTER(out_linear, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(out_linear, err);
     FERRUM_TRY(ferrum_cuda_weights_from_gptq(device, &weights, 1, false, &loaded, err));
     const ferrum_status_t status = ferrum_cuda_linear_new(device, 1, &linear, err);
     if (status != FERRUM_OK) {
@@ -167,9 +167,9 @@ ferrum_status_t ferrum_cuda_linear_forward(ferrum_context_t *ctx, const ferrum_l
     const uint32_t tile_rows = ferrum_cuda_tile_rows(m);
     uint64_t column = y_offset;
 
-    FERRUM_CUDA_CHECK_POINTER(linear, err);
-    FERRUM_CUDA_CHECK(ctx, err, {"x", x, FERRUM_CUDA_ACT, x_offset, ferrum_cuda_mul(m, linear->k)},
-                      {"y", y, FERRUM_CUDA_ACT, y_offset, ferrum_cuda_mul(m, linear->n)});
+    FERRUM_CHECK_POINTER(linear, err);
+    FERRUM_CUDA_CHECK(ctx, err, {"x", x, FERRUM_CUDA_ACT, x_offset, ferrum_size_mul(m, linear->k)},
+                      {"y", y, FERRUM_CUDA_ACT, y_offset, ferrum_size_mul(m, linear->n)});
     for (uint32_t i = 0; i < linear->parts && m > 0; i++) {
         const ferrum_cuda_weights_t *weights = &linear->weights[i];
         const ferrum_product_args_t args = {.w = weights->gpu,

@@ -43,6 +43,9 @@ backends_cuda_cuda_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) \
 	-DFERRUM_CUDA_VERSION='"$(PACKAGE_VERSION)"' \
 	-DFERRUM_CUDA_IMAGE_FILE='"$(abs_top_builddir)/$(cuda_image)"'
 backends_cuda_cuda_la_SOURCES = \
+	backends/common/check.c \
+	backends/common/check.h \
+	backends/common/entries.h \
 	backends/cuda/argmax.c \
 	backends/cuda/attention.c \
 	backends/cuda/attention_run.c \

@@ -17,8 +17,8 @@ ferrum_status_t ferrum_cuda_load_gptq_stacked(ferrum_device_t *device,
 {
     ferrum_cuda_weights_t loaded;
 
-    FERRUM_CUDA_CHECK_POINTER(device, err);
-    FERRUM_CUDA_CHECK_POINTER(out_stack, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(out_stack, err);
     FERRUM_TRY(ferrum_cuda_weights_from_gptq(device, experts, num_experts, false, &loaded, err));
     ferrum_marlin_stack_t *stack =
         ferrum_cuda_object_new(device, sizeof *stack, "an expert stack", err);
@@ -50,7 +50,7 @@ ferrum_status_t ferrum_cuda_marlin_stack_info(const ferrum_marlin_stack_t *stack
                                               ferrum_expert_stack_info_t *out_info,
                                               ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(stack, err);
     const ferrum_expert_stack_info_t info = {
         .head = FERRUM_HEAD(ferrum_expert_stack_info_t),
         .error_bound = ferrum_cuda_error_bound(stack->device),
@@ -61,15 +61,14 @@ ferrum_status_t ferrum_cuda_marlin_stack_info(const ferrum_marlin_stack_t *stack
         .bits = stack->weights.bits,
         .bytes = stack->weights.bytes,
     };
-    return ferrum_cuda_fill_struct(__func__, out_info, FERRUM_EXPERT_STACK_INFO_MIN_SIZE, &info,
-                                   err);
+    return ferrum_fill_struct(__func__, out_info, FERRUM_EXPERT_STACK_INFO_MIN_SIZE, &info, err);
 }
 
 ferrum_status_t ferrum_cuda_zero_workspace(ferrum_context_t *ctx, ferrum_marlin_stack_t *stack,
                                            ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(ctx, err);
-    FERRUM_CUDA_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(ctx, err);
+    FERRUM_CHECK_POINTER(stack, err);
     return ferrum_cuda_check_alive(ctx, err); /* the kernels have no locks to clear */
 }
 
@@ -108,15 +107,15 @@ ferrum_status_t ferrum_cuda_gemm_phase_batched(ferrum_context_t *ctx, ferrum_mar
                                                uint32_t count, ferrum_buffer_t *out, uint32_t k,
                                                ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(stack, err);
     const ferrum_cuda_weights_t *weights = &stack->weights;
     FERRUM_CUDA_CHECK(ctx, err, {"in", in, FERRUM_CUDA_ACT, 0, 0},
                       {"out", out, FERRUM_CUDA_ACT, 0, 0});
     if (k != weights->k)
-        return FERRUM_CUDA_REFUSE(err, FERRUM_REASON_K, "k is %u, the stack has %u", k, weights->k);
+        return FERRUM_REFUSE(err, FERRUM_REASON_K, "k is %u, the stack has %u", k, weights->k);
     if (count == 0)
         return FERRUM_OK;
-    FERRUM_CUDA_CHECK_POINTER(dispatches, err);
+    FERRUM_CHECK_POINTER(dispatches, err);
     FERRUM_TRY(
         check_dispatches(weights, dispatches, count, in->count / k, out->count / weights->n, err));
     FERRUM_TRY(ferrum_cuda_weights_note(ctx, weights, err));
@@ -140,21 +139,21 @@ ferrum_status_t ferrum_cuda_gemm_phase_vllm(ferrum_context_t *ctx, ferrum_marlin
 {
     const uint64_t pairs = (uint64_t)prob_m * top_k;
 
-    FERRUM_CUDA_CHECK_POINTER(stack, err);
-    FERRUM_CUDA_CHECK_STRUCT(routing, FERRUM_MOE_ROUTING_MIN_SIZE, err);
+    FERRUM_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_STRUCT(routing, FERRUM_MOE_ROUTING_MIN_SIZE, err);
     const ferrum_cuda_weights_t *weights = &stack->weights;
     FERRUM_CUDA_CHECK(
-        ctx, err, {"in", in, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul(prob_m, weights->k)},
-        {"out", out, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul(pairs, weights->n)},
+        ctx, err, {"in", in, FERRUM_CUDA_ACT, 0, ferrum_size_mul(prob_m, weights->k)},
+        {"out", out, FERRUM_CUDA_ACT, 0, ferrum_size_mul(pairs, weights->n)},
         {"sorted_token_ids", routing->sorted_token_ids, FERRUM_DTYPE_I32, 0, 0},
         {"expert_ids", routing->expert_ids, FERRUM_DTYPE_I32, 0, 0},
         {"num_tokens_past_padded", routing->num_tokens_past_padded, FERRUM_DTYPE_I32, 0, 1});
     FERRUM_TRY(ferrum_cuda_check_pair_count(__func__, pairs, err));
     if (block_size == 0)
-        return FERRUM_CUDA_REFUSE(err, FERRUM_REASON_BLOCK_SIZE, "block_size is %u", block_size);
+        return FERRUM_REFUSE(err, FERRUM_REASON_BLOCK_SIZE, "block_size is %u", block_size);
     if (routing->sorted_token_ids->count > INT32_MAX)
-        return FERRUM_CUDA_REFUSE(err, FERRUM_REASON_LENGTH, "the alignment has %llu entries",
-                                  (unsigned long long)routing->sorted_token_ids->count);
+        return FERRUM_REFUSE(err, FERRUM_REASON_LENGTH, "the alignment has %llu entries",
+                             (unsigned long long)routing->sorted_token_ids->count);
     if (pairs == 0)
         return FERRUM_OK;
     FERRUM_TRY(ferrum_cuda_weights_note(ctx, weights, err));
@@ -214,12 +213,12 @@ ferrum_status_t ferrum_cuda_make_expert_linear(ferrum_marlin_stack_t *stack, uin
 {
     ferrum_linear_t *linear;
 
-    FERRUM_CUDA_CHECK_POINTER(stack, err);
-    FERRUM_CUDA_CHECK_POINTER(out_linear, err);
+    FERRUM_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(out_linear, err);
     const ferrum_cuda_weights_t *weights = &stack->weights;
     const uint64_t expert = offset / weights->n, column = offset % weights->n;
     if (n == 0 || expert >= weights->experts || column + n > weights->n)
-        return FERRUM_CUDA_REFUSE(
+        return FERRUM_REFUSE(
             err, FERRUM_REASON_RANGE,
             "columns %llu on for %u do not lie within one of %u experts of %u columns",
             (unsigned long long)offset, n, weights->experts, weights->n);

@@ -12,7 +12,7 @@ ferrum_status_t ferrum_cuda_silu_mul_batched(ferrum_context_t *ctx, const ferrum
                                              uint32_t pairs, uint32_t intermediate,
                                              ferrum_error_t *err)
 {
-    const uint64_t count = ferrum_cuda_mul(pairs, intermediate);
+    const uint64_t count = ferrum_size_mul(pairs, intermediate);
     const ferrum_cuda_grid_t grid = {ferrum_cuda_ceil(count, THREADS), 1, 1, THREADS, 0};
 
     FERRUM_CUDA_CHECK(ctx, err, {"gate", gate, FERRUM_CUDA_ACT, 0, count},
@@ -38,12 +38,12 @@ static ferrum_status_t combine_slots(const char *function, ferrum_context_t *ctx
                                      uint64_t out_offset, uint32_t batch, uint32_t top_k,
                                      uint32_t hidden, bool accumulate, ferrum_error_t *err)
 {
-    const uint64_t pairs = ferrum_cuda_mul(batch, top_k);
+    const uint64_t pairs = ferrum_size_mul(batch, top_k);
     const ferrum_cuda_operand_t operands[] = {
-        {"slots", slots, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul(pairs, hidden)},
+        {"slots", slots, FERRUM_CUDA_ACT, 0, ferrum_size_mul(pairs, hidden)},
         {"weights", weights, FERRUM_DTYPE_F32, weights_offset, pairs},
         {accumulate ? "residual" : "out", out, FERRUM_CUDA_ACT, out_offset,
-         ferrum_cuda_mul(batch, hidden)}};
+         ferrum_size_mul(batch, hidden)}};
     FERRUM_TRY(ferrum_cuda_check_operands(function, ctx, operands, 3, err));
     const ferrum_combine_args_t args = {.slots = ferrum_cuda_at(slots, 0),
                                         .weights = ferrum_cuda_at(weights, weights_offset),
@@ -110,14 +110,14 @@ ferrum_status_t ferrum_cuda_moe_combine(ferrum_context_t *ctx, const ferrum_buff
                                         uint32_t batch, uint32_t hidden, uint32_t top_k,
                                         uint32_t pairs_total, ferrum_error_t *err)
 {
-    const uint64_t count = ferrum_cuda_mul(batch, top_k);
+    const uint64_t count = ferrum_size_mul(batch, top_k);
 
     FERRUM_CUDA_CHECK(
         ctx, err,
-        {"packed_down", packed_down, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul(pairs_total, hidden)},
+        {"packed_down", packed_down, FERRUM_CUDA_ACT, 0, ferrum_size_mul(pairs_total, hidden)},
         {"pairs", pairs, FERRUM_DTYPE_I32, 0, count},
         {"weights", weights, FERRUM_DTYPE_F32, 0, count},
-        {"out", out, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul(batch, hidden)});
+        {"out", out, FERRUM_CUDA_ACT, 0, ferrum_size_mul(batch, hidden)});
     const ferrum_combine_args_t args = {.slots = ferrum_cuda_at(packed_down, 0),
                                         .rows = ferrum_cuda_at(pairs, 0),
                                         .weights = ferrum_cuda_at(weights, 0),

@@ -10,19 +10,19 @@ ferrum_status_t ferrum_cuda_upload_moe_routing(ferrum_context_t *ctx, const int3
                                                const ferrum_moe_routing_t *routing,
                                                ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_STRUCT(routing, FERRUM_MOE_ROUTING_MIN_SIZE, err);
+    FERRUM_CHECK_STRUCT(routing, FERRUM_MOE_ROUTING_MIN_SIZE, err);
     FERRUM_CUDA_CHECK(
         ctx, err,
         {"sorted_token_ids", routing->sorted_token_ids, FERRUM_DTYPE_I32, 0, sorted_count},
         {"expert_ids", routing->expert_ids, FERRUM_DTYPE_I32, 0, block_count},
         {"num_tokens_past_padded", routing->num_tokens_past_padded, FERRUM_DTYPE_I32, 0, 1});
     if (sorted_count > 0)
-        FERRUM_CUDA_CHECK_POINTER(sorted, err);
+        FERRUM_CHECK_POINTER(sorted, err);
     if (block_count > 0)
-        FERRUM_CUDA_CHECK_POINTER(expert_ids, err);
+        FERRUM_CHECK_POINTER(expert_ids, err);
     if (past_padded < 0 || (uint32_t)past_padded > sorted_count)
-        return FERRUM_CUDA_REFUSE(err, FERRUM_REASON_RANGE, "past_padded is %d, expected 0 to %u",
-                                  past_padded, sorted_count);
+        return FERRUM_REFUSE(err, FERRUM_REASON_RANGE, "past_padded is %d, expected 0 to %u",
+                             past_padded, sorted_count);
     FERRUM_TRY(ferrum_cuda_check_not_capturing(ctx, __func__, err));
     FERRUM_TRY(ferrum_cuda_upload(ctx, ferrum_cuda_at(routing->sorted_token_ids, 0), sorted,
                                   sorted_count, sizeof *sorted, NULL, err));
@@ -44,7 +44,7 @@ ferrum_status_t ferrum_cuda_moe_build_pairs_by_token(
         {"expert_offsets", expert_offsets, FERRUM_DTYPE_I32, 0, (uint64_t)num_experts + 1});
     FERRUM_TRY(ferrum_cuda_check_pair_count(__func__, pairs, err));
     if (pairs > 0 && top_k == 0)
-        return FERRUM_CUDA_REFUSE(err, FERRUM_REASON_TOP_K, "top_k is %u", top_k);
+        return FERRUM_REFUSE(err, FERRUM_REASON_TOP_K, "top_k is %u", top_k);
 
     const ferrum_plan_args_t args = {.ids = ferrum_cuda_at(expert_ids, 0),
                                      .row_of_pair = ferrum_cuda_at(pairs_by_token, 0),
@@ -72,7 +72,7 @@ typedef struct align {
 
 static ferrum_status_t check_align(ferrum_context_t *ctx, const align_t *align, ferrum_error_t *err)
 {
-    const char *op = ferrum_cuda_op_name(align->function);
+    const char *op = ferrum_op_name(align->function);
 
     if (align->block_size == 0)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_BLOCK_SIZE,
@@ -133,11 +133,11 @@ ferrum_status_t ferrum_cuda_compute_ids_tpe(
     ferrum_buffer_t *ids, ferrum_buffer_t *gate_up_args, ferrum_buffer_t *down_args, uint32_t batch,
     uint32_t num_experts, uint32_t top_k, uint32_t m_gate_up, uint32_t m_down, ferrum_error_t *err)
 {
-    const uint64_t pairs = ferrum_cuda_mul(batch, top_k);
+    const uint64_t pairs = ferrum_size_mul(batch, top_k);
 
     FERRUM_CUDA_CHECK(ctx, err, {"selected", selected, FERRUM_DTYPE_I32, 0, pairs},
                       {"tpe", tpe, FERRUM_DTYPE_I32, 0, num_experts},
-                      {"ids", ids, FERRUM_DTYPE_I32, 0, ferrum_cuda_mul(num_experts, pairs)},
+                      {"ids", ids, FERRUM_DTYPE_I32, 0, ferrum_size_mul(num_experts, pairs)},
                       {"gate_up_args", gate_up_args, FERRUM_DTYPE_U32, 0, 3},
                       {"down_args", down_args, FERRUM_DTYPE_U32, 0, 3});
     FERRUM_TRY(ferrum_cuda_check_pair_count(__func__, pairs, err));

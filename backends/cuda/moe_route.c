@@ -32,7 +32,7 @@ static ferrum_status_t check_routing(ferrum_context_t *ctx, const ferrum_routing
 {
     if (!routing)
         return FERRUM_OK;
-    FERRUM_CUDA_CHECK_STRUCT(routing, FERRUM_ROUTING_MIN_SIZE, err);
+    FERRUM_CHECK_STRUCT(routing, FERRUM_ROUTING_MIN_SIZE, err);
     if (routing->score_function > FERRUM_SCORE_SIGMOID)
         return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_ROUTING,
                            "the cuda backend does not know score function %u",
@@ -65,7 +65,7 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, const ferrum_buffer_t *log
                                   .scale = 1.0f,
                                   .groups = 1};
     FERRUM_CUDA_CHECK(
-        ctx, err, {"logits", logits, FERRUM_CUDA_ACT_OR_F32, 0, ferrum_cuda_mul(batch, experts)});
+        ctx, err, {"logits", logits, FERRUM_CUDA_ACT_OR_F32, 0, ferrum_size_mul(batch, experts)});
     if (top_k == 0 || top_k > experts)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_TOP_K,
                            "route_topk_softmax: top_k is %u, expected 1 to %u experts", top_k,
@@ -92,7 +92,7 @@ ferrum_status_t ferrum_cuda_route_topk_softmax(ferrum_context_t *ctx, const ferr
                                                uint32_t norm_topk, const ferrum_routing_t *routing,
                                                ferrum_error_t *err)
 {
-    const uint64_t pairs = ferrum_cuda_mul(batch, top_k);
+    const uint64_t pairs = ferrum_size_mul(batch, top_k);
     ferrum_route_args_t args;
     CUdeviceptr fault;
 
@@ -112,17 +112,17 @@ ferrum_cuda_route_topk_into_host(ferrum_context_t *ctx, const ferrum_buffer_t *l
                                  uint32_t num_experts, uint32_t top_k, uint32_t norm_topk,
                                  const ferrum_routing_t *routing, ferrum_error_t *err)
 {
-    const uint64_t pairs = ferrum_cuda_mul(batch, top_k);
+    const uint64_t pairs = ferrum_size_mul(batch, top_k);
     ferrum_route_args_t args;
     CUdeviceptr results;
 
-    FERRUM_CUDA_CHECK_POINTER(out_ids, err);
-    FERRUM_CUDA_CHECK_POINTER(out_weights, err);
+    FERRUM_CHECK_POINTER(out_ids, err);
+    FERRUM_CHECK_POINTER(out_weights, err);
     FERRUM_TRY(prepare(ctx, logits, batch, num_experts, top_k, norm_topk, routing, &args, err));
     if (batch == 0)
         return FERRUM_OK;
     FERRUM_TRY(ferrum_cuda_check_not_capturing(ctx, __func__, err));
-    FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_RESULT, ferrum_cuda_mul(pairs, 8),
+    FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_RESULT, ferrum_size_mul(pairs, 8),
                                    &results, err));
     args.ids = results;
     args.weights = results + pairs * sizeof *out_ids;
@@ -132,8 +132,8 @@ ferrum_cuda_route_topk_into_host(ferrum_context_t *ctx, const ferrum_buffer_t *l
                                     NULL, err));
     for (uint64_t row = 0; row < batch; row++)
         if (out_ids[row * top_k] == UINT32_MAX)
-            return FERRUM_CUDA_REFUSE_INPUT(err, FERRUM_REASON_NON_FINITE,
-                                            "row %llu has a non-finite logit (or selection bias)",
-                                            (unsigned long long)row);
+            return FERRUM_REFUSE_INPUT(err, FERRUM_REASON_NON_FINITE,
+                                       "row %llu has a non-finite logit (or selection bias)",
+                                       (unsigned long long)row);
     return FERRUM_OK;
 }

@@ -11,27 +11,26 @@
 #define FILL_ENTRY(ops, prefix, entry) .entry = ferrum_cuda_##prefix##entry,
 
 static const ferrum_backend_ops_t backend_ops = {.head = FERRUM_HEAD(ferrum_backend_ops_t),
-                                                 FERRUM_CUDA_BACKEND_ENTRIES(FILL_ENTRY)};
+                                                 FERRUM_BACKEND_ENTRIES(FILL_ENTRY)};
 
 static const ferrum_linear_ops_t linear_ops = {.head = FERRUM_HEAD(ferrum_linear_ops_t),
-                                               FERRUM_CUDA_LINEAR_ENTRIES(FILL_ENTRY)};
+                                               FERRUM_LINEAR_ENTRIES(FILL_ENTRY)};
 
 static const ferrum_stacked_experts_ops_t stacked_experts_ops = {
-    .head = FERRUM_HEAD(ferrum_stacked_experts_ops_t),
-    FERRUM_CUDA_STACKED_EXPERTS_ENTRIES(FILL_ENTRY)};
+    .head = FERRUM_HEAD(ferrum_stacked_experts_ops_t), FERRUM_STACKED_EXPERTS_ENTRIES(FILL_ENTRY)};
 
 static const ferrum_marlin_stack_ops_t marlin_stack_ops = {
-    .head = FERRUM_HEAD(ferrum_marlin_stack_ops_t), FERRUM_CUDA_MARLIN_STACK_ENTRIES(FILL_ENTRY)};
+    .head = FERRUM_HEAD(ferrum_marlin_stack_ops_t), FERRUM_MARLIN_STACK_ENTRIES(FILL_ENTRY)};
 
 static const ferrum_moe_fused_ops_t moe_fused_ops = {.head = FERRUM_HEAD(ferrum_moe_fused_ops_t),
                                                      .supports = ferrum_cuda_supports,
-                                                     FERRUM_CUDA_MOE_FUSED_ENTRIES(FILL_ENTRY)};
+                                                     FERRUM_MOE_FUSED_ENTRIES(FILL_ENTRY)};
 
 static const ferrum_quant_llm_ops_t quant_llm_ops = {.head = FERRUM_HEAD(ferrum_quant_llm_ops_t),
                                                      .linear = &linear_ops,
                                                      .stacked_experts = &stacked_experts_ops,
                                                      .marlin_stack = &marlin_stack_ops,
-                                                     FERRUM_CUDA_QUANT_LLM_ENTRIES(FILL_ENTRY)};
+                                                     FERRUM_QUANT_LLM_ENTRIES(FILL_ENTRY)};
 
 static const ferrum_limits_ops_t limits_ops = {.head = FERRUM_HEAD(ferrum_limits_ops_t),
                                                .measure = ferrum_cuda_limits_measure};
@@ -69,7 +68,7 @@ static ferrum_status_t probe(const ferrum_host_t *host, ferrum_probe_t *out_prob
     const ferrum_status_t status = describe(&driver, &result, err);
     ferrum_cuda_driver_close(&driver);
     FERRUM_TRY(status);
-    return ferrum_cuda_fill_struct(__func__, out_probe, FERRUM_PROBE_MIN_SIZE, &result, err);
+    return ferrum_fill_struct(__func__, out_probe, FERRUM_PROBE_MIN_SIZE, &result, err);
 }
 
 static const void *get_interface(const char *id, uint32_t min_version)
@@ -112,7 +111,7 @@ ferrum_status_t ferrum_plugin_query_v1(const ferrum_host_t *host, ferrum_plugin_
     if (host->head.size < FERRUM_HOST_MIN_SIZE || host->abi_minor_min > plugin.abi_minor ||
         host->abi_minor < plugin.abi_minor_min)
         return FERRUM_VERSION_MISMATCH;
-    return ferrum_cuda_fill_struct(__func__, out_plugin, FERRUM_PLUGIN_MIN_SIZE, &plugin, NULL) ==
+    return ferrum_fill_struct(__func__, out_plugin, FERRUM_PLUGIN_MIN_SIZE, &plugin, NULL) ==
                    FERRUM_OK
                ? FERRUM_OK
                : FERRUM_VERSION_MISMATCH;

@@ -142,7 +142,7 @@ ferrum_status_t ferrum_cuda_check_pair_count(const char *function, uint64_t pair
     if (pairs <= INT32_MAX)
         return FERRUM_OK;
     return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_OVERFLOW,
-                       "%s: %llu pairs do not fit in an i32", ferrum_cuda_op_name(function),
+                       "%s: %llu pairs do not fit in an i32", ferrum_op_name(function),
                        (unsigned long long)pairs);
 }
 

@@ -8,7 +8,7 @@ ferrum_status_t ferrum_cuda_qk_norm_rope(ferrum_context_t *ctx, const ferrum_buf
                                          uint32_t tokens, uint32_t heads, uint32_t head_dim,
                                          uint32_t pos, ferrum_error_t *err)
 {
-    const uint64_t count = ferrum_cuda_mul3(tokens, heads, head_dim);
+    const uint64_t count = ferrum_size_mul3(tokens, heads, head_dim);
     ferrum_qkv_args_t args = {
         .tokens = tokens, .q_heads = heads, .rope_start = pos, .kv = {.head_dim = head_dim}};
 
@@ -28,17 +28,17 @@ ferrum_status_t ferrum_cuda_split_qkv_norm_rope_into_cache(
     uint32_t cache_capacity, ferrum_error_t *err)
 {
     const uint64_t heads = q_heads + 2 * (uint64_t)kv_heads;
-    const uint64_t cache_count = ferrum_cuda_mul3(kv_heads, cache_capacity, head_dim);
+    const uint64_t cache_count = ferrum_size_mul3(kv_heads, cache_capacity, head_dim);
 
     FERRUM_CUDA_CHECK(
-        ctx, err, {"qkv", qkv, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul3(tokens, heads, head_dim)},
-        {"q_out", q_out, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul3(tokens, q_heads, head_dim)},
+        ctx, err, {"qkv", qkv, FERRUM_CUDA_ACT, 0, ferrum_size_mul3(tokens, heads, head_dim)},
+        {"q_out", q_out, FERRUM_CUDA_ACT, 0, ferrum_size_mul3(tokens, q_heads, head_dim)},
         {"the key cache", cache_k, FERRUM_CUDA_ACT, 0, cache_count},
         {"the value cache", cache_v, FERRUM_CUDA_ACT, 0, cache_count});
     if ((uint64_t)cache_len + tokens > cache_capacity)
-        return FERRUM_CUDA_REFUSE(err, FERRUM_REASON_LENGTH,
-                                  "%u positions from %u on exceed the capacity of %u", tokens,
-                                  cache_len, cache_capacity);
+        return FERRUM_REFUSE(err, FERRUM_REASON_LENGTH,
+                             "%u positions from %u on exceed the capacity of %u", tokens, cache_len,
+                             cache_capacity);
     ferrum_qkv_args_t args = {
         .qkv = ferrum_cuda_at(qkv, 0),
         .q = ferrum_cuda_at(q_out, 0),
@@ -85,16 +85,16 @@ ferrum_status_t ferrum_cuda_paged_kv_write(ferrum_context_t *ctx, const ferrum_b
     const uint64_t heads = q_heads + 2 * (uint64_t)kv->num_kv_heads;
     FERRUM_CUDA_CHECK(
         ctx, err,
-        {"qkv", qkv, FERRUM_CUDA_ACT, qkv_offset, ferrum_cuda_mul3(tokens, heads, kv->head_dim)},
+        {"qkv", qkv, FERRUM_CUDA_ACT, qkv_offset, ferrum_size_mul3(tokens, heads, kv->head_dim)},
         {"q_out", q_out, FERRUM_CUDA_ACT, q_offset,
-         ferrum_cuda_mul3(tokens, q_heads, kv->head_dim)},
+         ferrum_size_mul3(tokens, q_heads, kv->head_dim)},
         {"block_table", block_table, FERRUM_DTYPE_I32, 0, kv->max_blocks_per_seq});
     FERRUM_TRY(ferrum_cuda_rope_from(__func__, ctx, rope, (uint64_t)pos + tokens, &args, err));
     if ((uint64_t)cache_len + tokens > (uint64_t)kv->max_blocks_per_seq * kv->block_size)
-        return FERRUM_CUDA_REFUSE_INPUT(
-            err, FERRUM_REASON_RANGE,
-            "position %llu lies beyond the %u blocks of %u of a block table",
-            (unsigned long long)cache_len + tokens - 1, kv->max_blocks_per_seq, kv->block_size);
+        return FERRUM_REFUSE_INPUT(err, FERRUM_REASON_RANGE,
+                                   "position %llu lies beyond the %u blocks of %u of a block table",
+                                   (unsigned long long)cache_len + tokens - 1,
+                                   kv->max_blocks_per_seq, kv->block_size);
     FERRUM_TRY(ferrum_cuda_step_word(ctx, &args.step, err));
     args.kv.tables = ferrum_cuda_at(block_table, 0);
     args.qkv = ferrum_cuda_at(qkv, qkv_offset);
@@ -117,12 +117,12 @@ ferrum_status_t ferrum_cuda_paged_kv_write_varlen(
     FERRUM_TRY(ferrum_cuda_kv_from(__func__, ctx, kv, &args.kv, err));
     const uint64_t heads = q_heads + 2 * (uint64_t)kv->num_kv_heads;
     FERRUM_CUDA_CHECK(
-        ctx, err, {"qkv", qkv, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul3(m_total, heads, kv->head_dim)},
-        {"q_out", q_out, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul3(m_total, q_heads, kv->head_dim)},
+        ctx, err, {"qkv", qkv, FERRUM_CUDA_ACT, 0, ferrum_size_mul3(m_total, heads, kv->head_dim)},
+        {"q_out", q_out, FERRUM_CUDA_ACT, 0, ferrum_size_mul3(m_total, q_heads, kv->head_dim)},
         {"cu_seqlens", cu_seqlens, FERRUM_DTYPE_I32, 0, (uint64_t)num_seqs + 1},
         {"pos_offsets", pos_offsets, FERRUM_DTYPE_I32, 0, num_seqs},
         {"block_tables", block_tables, FERRUM_DTYPE_I32, 0,
-         ferrum_cuda_mul(num_seqs, kv->max_blocks_per_seq)});
+         ferrum_size_mul(num_seqs, kv->max_blocks_per_seq)});
     FERRUM_TRY(ferrum_cuda_rope_from(__func__, ctx, rope, 0, &args, err));
     if (num_seqs == 0)
         return FERRUM_OK;

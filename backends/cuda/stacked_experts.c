@@ -15,8 +15,8 @@ ferrum_status_t ferrum_cuda_load_quant_experts(ferrum_device_t *device,
 {
     ferrum_cuda_weights_t loaded;
 
-    FERRUM_CUDA_CHECK_POINTER(device, err);
-    FERRUM_CUDA_CHECK_POINTER(out_stack, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_POINTER(out_stack, err);
     FERRUM_TRY(ferrum_cuda_weights_from_gguf(device, weights, &loaded, err));
     ferrum_stacked_experts_t *stack =
         ferrum_cuda_object_new(device, sizeof *stack, "an expert stack", err);
@@ -48,7 +48,7 @@ ferrum_status_t ferrum_cuda_stacked_experts_info(const ferrum_stacked_experts_t 
                                                  ferrum_expert_stack_info_t *out_info,
                                                  ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(stack, err);
     const ferrum_expert_stack_info_t info = {
         .head = FERRUM_HEAD(ferrum_expert_stack_info_t),
         .error_bound = ferrum_cuda_error_bound(stack->device),
@@ -58,8 +58,7 @@ ferrum_status_t ferrum_cuda_stacked_experts_info(const ferrum_stacked_experts_t 
         .format = stack->weights.format,
         .bytes = stack->weights.bytes,
     };
-    return ferrum_cuda_fill_struct(__func__, out_info, FERRUM_EXPERT_STACK_INFO_MIN_SIZE, &info,
-                                   err);
+    return ferrum_fill_struct(__func__, out_info, FERRUM_EXPERT_STACK_INFO_MIN_SIZE, &info, err);
 }
 
 /** The gemv forms: pair p reads the row at `(p/top_k)*outer + (p%top_k)*inner` of a. */
@@ -82,26 +81,25 @@ typedef struct gemv {
 static ferrum_status_t check_gemv(ferrum_context_t *ctx, const gemv_t *gemv, ferrum_error_t *err)
 {
     const ferrum_cuda_weights_t *weights = &gemv->stack->weights;
-    const uint64_t pairs = ferrum_cuda_mul(gemv->tokens, gemv->top_k);
+    const uint64_t pairs = ferrum_size_mul(gemv->tokens, gemv->top_k);
     uint64_t span = 0;
 
     if (pairs > 0)
-        span = ferrum_cuda_add(ferrum_cuda_add(ferrum_cuda_mul(gemv->tokens - 1, gemv->outer),
-                                               ferrum_cuda_mul(gemv->top_k - 1, gemv->inner)),
+        span = ferrum_size_add(ferrum_size_add(ferrum_size_mul(gemv->tokens - 1, gemv->outer),
+                                               ferrum_size_mul(gemv->top_k - 1, gemv->inner)),
                                weights->k);
     const ferrum_cuda_operand_t operands[] = {
         {"a", gemv->a, FERRUM_CUDA_ACT, gemv->a_offset, span},
         {"ids", gemv->ids, FERRUM_DTYPE_I32, gemv->ids_offset, pairs},
-        {"out", gemv->out, FERRUM_CUDA_ACT, gemv->out_offset, ferrum_cuda_mul(pairs, weights->n)}};
+        {"out", gemv->out, FERRUM_CUDA_ACT, gemv->out_offset, ferrum_size_mul(pairs, weights->n)}};
     FERRUM_TRY(ferrum_cuda_check_operands(gemv->function, ctx, operands, 3, err));
     FERRUM_TRY(ferrum_cuda_check_pair_count(gemv->function, pairs, err));
     if (gemv->up && (gemv->up->weights.n != weights->n || gemv->up->weights.k != weights->k ||
                      gemv->up->weights.experts != weights->experts))
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_LENGTH,
                            "%s: gate [%u, %u, %u] and up [%u, %u, %u] differ in shape",
-                           ferrum_cuda_op_name(gemv->function), weights->experts, weights->n,
-                           weights->k, gemv->up->weights.experts, gemv->up->weights.n,
-                           gemv->up->weights.k);
+                           ferrum_op_name(gemv->function), weights->experts, weights->n, weights->k,
+                           gemv->up->weights.experts, gemv->up->weights.n, gemv->up->weights.k);
     return FERRUM_OK;
 }
 
@@ -136,7 +134,7 @@ ferrum_status_t ferrum_cuda_gemv_moe_id(ferrum_context_t *ctx,
                                         ferrum_buffer_t *out, uint64_t out_offset, uint32_t n_sel,
                                         uint64_t stride, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(stack, err);
     const gemv_t gemv = {.function = __func__,
                          .stack = stack,
                          .a = a,
@@ -157,8 +155,8 @@ ferrum_cuda_gemv_moe_id_gate_up_silu(ferrum_context_t *ctx, const ferrum_stacked
                                      const ferrum_buffer_t *ids, ferrum_buffer_t *out,
                                      uint32_t n_sel, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(gate, err);
-    FERRUM_CUDA_CHECK_POINTER(up, err);
+    FERRUM_CHECK_POINTER(gate, err);
+    FERRUM_CHECK_POINTER(up, err);
     const gemv_t gemv = {.function = __func__,
                          .stack = gate,
                          .up = up,
@@ -177,7 +175,7 @@ ferrum_status_t ferrum_cuda_gemv_moe_id_batched(ferrum_context_t *ctx,
                                                 uint32_t m, uint32_t top_k, uint64_t outer,
                                                 uint64_t inner, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(stack, err);
     const gemv_t gemv = {.function = __func__,
                          .stack = stack,
                          .a = a,
@@ -195,8 +193,8 @@ ferrum_status_t ferrum_cuda_gemv_moe_id_gate_up_silu_batched(
     const ferrum_buffer_t *a, const ferrum_buffer_t *ids, ferrum_buffer_t *out, uint32_t m,
     uint32_t top_k, uint64_t outer, uint64_t inner, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(gate, err);
-    FERRUM_CUDA_CHECK_POINTER(up, err);
+    FERRUM_CHECK_POINTER(gate, err);
+    FERRUM_CHECK_POINTER(up, err);
     const gemv_t gemv = {.function = __func__,
                          .stack = gate,
                          .up = up,
@@ -217,17 +215,17 @@ ferrum_status_t ferrum_cuda_gemm_moe_id(ferrum_context_t *ctx,
                                         uint32_t ne11, uint32_t top_k, uint32_t max_per_expert,
                                         uint32_t batch, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(stack, err);
+    FERRUM_CHECK_POINTER(stack, err);
     const ferrum_cuda_weights_t *weights = &stack->weights;
-    const uint64_t pairs = ferrum_cuda_mul(batch, top_k);
+    const uint64_t pairs = ferrum_size_mul(batch, top_k);
     if (ne11 != 1 && ne11 != top_k)
-        return FERRUM_CUDA_REFUSE(err, FERRUM_REASON_RANGE, "ne11 is %u, expected 1 or top_k %u",
-                                  ne11, top_k);
+        return FERRUM_REFUSE(err, FERRUM_REASON_RANGE, "ne11 is %u, expected 1 or top_k %u", ne11,
+                             top_k);
     FERRUM_CUDA_CHECK(
-        ctx, err, {"a", a, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul3(batch, ne11, weights->k)},
-        {"ids", ids, FERRUM_DTYPE_I32, 0, ferrum_cuda_mul(weights->experts, max_per_expert)},
+        ctx, err, {"a", a, FERRUM_CUDA_ACT, 0, ferrum_size_mul3(batch, ne11, weights->k)},
+        {"ids", ids, FERRUM_DTYPE_I32, 0, ferrum_size_mul(weights->experts, max_per_expert)},
         {"tpe", tpe, FERRUM_DTYPE_I32, 0, weights->experts},
-        {"out", out, FERRUM_CUDA_ACT, 0, ferrum_cuda_mul(pairs, weights->n)});
+        {"out", out, FERRUM_CUDA_ACT, 0, ferrum_size_mul(pairs, weights->n)});
     FERRUM_TRY(ferrum_cuda_check_pair_count(__func__, pairs, err));
     if (pairs == 0)
         return FERRUM_OK;

@@ -7,8 +7,8 @@
 ferrum_status_t ferrum_cuda_supports(ferrum_device_t *device, const ferrum_problem_t *problem,
                                      ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_POINTER(device, err);
-    FERRUM_CUDA_CHECK_STRUCT(problem, FERRUM_PROBLEM_MIN_SIZE, err);
+    FERRUM_CHECK_POINTER(device, err);
+    FERRUM_CHECK_STRUCT(problem, FERRUM_PROBLEM_MIN_SIZE, err);
     if (problem->activation_dtype != device->act)
         return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_DTYPE,
                            "this CUDA device was opened for %s activations, not %s",

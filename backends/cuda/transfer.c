@@ -39,7 +39,7 @@ static ferrum_status_t check_transfer(const char *function, ferrum_context_t *ct
 {
     FERRUM_TRY(ferrum_cuda_check_operands(function, ctx, operand, 1, err));
     if (operand->count > 0)
-        FERRUM_TRY(ferrum_cuda_check_pointer(function, "host memory", host, err));
+        FERRUM_TRY(ferrum_check_pointer(function, "host memory", host, err));
     return ferrum_cuda_check_not_capturing(ctx, function, err);
 }
 
@@ -110,8 +110,8 @@ ferrum_status_t ferrum_cuda_buffer_copy(ferrum_context_t *ctx, const ferrum_buff
     FERRUM_CUDA_CHECK(ctx, err, {"src", src, FERRUM_CUDA_ANY_DTYPE, src_offset, count});
     FERRUM_CUDA_CHECK(ctx, err, {"dst", dst, src->dtype, dst_offset, count});
     if (src == dst && src_offset < dst_offset + count && dst_offset < src_offset + count)
-        return FERRUM_CUDA_REFUSE(err, FERRUM_REASON_RANGE, "the ranges of %llu elements overlap",
-                                  (unsigned long long)count);
+        return FERRUM_REFUSE(err, FERRUM_REASON_RANGE, "the ranges of %llu elements overlap",
+                             (unsigned long long)count);
     return ferrum_cuda_copy(ctx, ferrum_cuda_at(dst, dst_offset), ferrum_cuda_at(src, src_offset),
                             count * ferrum_dtype_bytes(src->dtype), err);
 }

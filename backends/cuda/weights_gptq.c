@@ -57,8 +57,8 @@ static ferrum_status_t check_arrays(const ferrum_gptq_t *source, ferrum_error_t 
 {
     const uint64_t groups = group_count(source), k = source->k, n = source->n;
 
-    FERRUM_CUDA_CHECK_POINTER(source->qweight, err);
-    FERRUM_CUDA_CHECK_POINTER(source->scales, err);
+    FERRUM_CHECK_POINTER(source->qweight, err);
+    FERRUM_CHECK_POINTER(source->scales, err);
     if (k * n > SIZE_MAX / 16)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_OVERFLOW,
                            "a GPTQ matrix of k=%u, n=%u overflows the address space", source->k,
@@ -75,7 +75,7 @@ static ferrum_status_t check_arrays(const ferrum_gptq_t *source, ferrum_error_t 
 
 ferrum_status_t ferrum_cuda_check_gptq(const ferrum_gptq_t *source, ferrum_error_t *err)
 {
-    FERRUM_CUDA_CHECK_STRUCT(source, FERRUM_GPTQ_MIN_SIZE, err);
+    FERRUM_CHECK_STRUCT(source, FERRUM_GPTQ_MIN_SIZE, err);
     if (source->flags & ~(uint32_t)FERRUM_WEIGHTS_MAPPED)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_FLAGS,
                            "weights have unknown flags 0x%x", source->flags);
@@ -120,7 +120,7 @@ static ferrum_status_t check_all(const ferrum_gptq_t *const *sources, uint32_t c
 {
     uint64_t bytes = 0;
 
-    FERRUM_CUDA_CHECK_POINTER(sources, err);
+    FERRUM_CHECK_POINTER(sources, err);
     if (count == 0)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_EXPERTS,
                            "there are no GPTQ matrices to load");
@@ -166,15 +166,15 @@ static packing_t plan_packing(const ferrum_gptq_t *const *sources, uint32_t coun
     const uint64_t cells = (uint64_t)packing.groups * first->n;
 
     packing.row_bytes = ferrum_cuda_ceil(first->k, 16) * 2 * first->bits;
-    packing.codes_bytes = ferrum_cuda_mul(packing.row_bytes, first->n);
-    packing.scales_bytes = ferrum_cuda_mul(cells, sizeof(float));
-    packing.zeros_bytes = ferrum_cuda_mul(cells, sizeof(uint16_t));
+    packing.codes_bytes = ferrum_size_mul(packing.row_bytes, first->n);
+    packing.scales_bytes = ferrum_size_mul(cells, sizeof(float));
+    packing.zeros_bytes = ferrum_size_mul(cells, sizeof(uint16_t));
     packing.group_bytes = any_order(sources, count) ? (uint64_t)first->k * sizeof(uint32_t) : 0;
-    packing.scales = ferrum_cuda_mul(packing.codes_bytes, count);
+    packing.scales = ferrum_size_mul(packing.codes_bytes, count);
     packing.group_of =
-        ferrum_cuda_add(packing.scales, ferrum_cuda_mul(packing.scales_bytes, count));
-    packing.zeros = ferrum_cuda_add(packing.group_of, ferrum_cuda_mul(packing.group_bytes, count));
-    packing.bytes = ferrum_cuda_add(packing.zeros, ferrum_cuda_mul(packing.zeros_bytes, count));
+        ferrum_size_add(packing.scales, ferrum_size_mul(packing.scales_bytes, count));
+    packing.zeros = ferrum_size_add(packing.group_of, ferrum_size_mul(packing.group_bytes, count));
+    packing.bytes = ferrum_size_add(packing.zeros, ferrum_size_mul(packing.zeros_bytes, count));
     return packing;
 }
 
@@ -291,7 +291,7 @@ static ferrum_status_t send_all(ferrum_device_t *device, const ferrum_gptq_t *co
 static ferrum_status_t load_biases(ferrum_device_t *device, const ferrum_gptq_t *const *sources,
                                    ferrum_cuda_weights_t *weights, ferrum_error_t *err)
 {
-    const uint64_t bytes = ferrum_cuda_mul3(weights->experts, weights->n, sizeof(float));
+    const uint64_t bytes = ferrum_size_mul3(weights->experts, weights->n, sizeof(float));
     bool any = false;
 
     for (uint32_t e = 0; e < weights->experts; e++)

@@ -59,8 +59,8 @@ static tiling_t plan_tiling(const ferrum_gptq_t *source)
         .groups = source->k / group_size(source),
         .group = group_size(source),
     };
-    tiling.codes_bytes = ferrum_cuda_mul3(tiling.rows, tiling.steps, TILE_WORDS * sizeof(uint32_t));
-    tiling.cells_bytes = ferrum_cuda_mul3(tiling.rows, tiling.groups, TILE_N * sizeof(uint32_t));
+    tiling.codes_bytes = ferrum_size_mul3(tiling.rows, tiling.steps, TILE_WORDS * sizeof(uint32_t));
+    tiling.cells_bytes = ferrum_size_mul3(tiling.rows, tiling.groups, TILE_N * sizeof(uint32_t));
     return tiling;
 }
 
@@ -121,8 +121,8 @@ static ferrum_status_t send_all(ferrum_device_t *device, const ferrum_gptq_t *co
                                 const tiling_t *tiling, const ferrum_cuda_weights_t *weights,
                                 ferrum_error_t *err)
 {
-    const uint64_t cells = ferrum_cuda_mul(tiling->codes_bytes, weights->experts);
-    const uint64_t bytes = ferrum_cuda_add(tiling->codes_bytes, tiling->cells_bytes);
+    const uint64_t cells = ferrum_size_mul(tiling->codes_bytes, weights->experts);
+    const uint64_t bytes = ferrum_size_add(tiling->codes_bytes, tiling->cells_bytes);
     ferrum_status_t status = FERRUM_OK;
     unsigned char *staging = ferrum_cuda_host_alloc(device->host, bytes, "packing", err);
 
@@ -147,9 +147,9 @@ ferrum_status_t ferrum_cuda_w4_load(ferrum_device_t *device, const ferrum_gptq_t
                                     ferrum_cuda_weights_t *weights, ferrum_error_t *err)
 {
     const tiling_t tiling = plan_tiling(sources[0]);
-    const uint64_t codes_bytes = ferrum_cuda_mul(tiling.codes_bytes, weights->experts);
+    const uint64_t codes_bytes = ferrum_size_mul(tiling.codes_bytes, weights->experts);
     const uint64_t bytes =
-        ferrum_cuda_add(codes_bytes, ferrum_cuda_mul(tiling.cells_bytes, weights->experts));
+        ferrum_size_add(codes_bytes, ferrum_size_mul(tiling.cells_bytes, weights->experts));
 
     FERRUM_TRY(ferrum_cuda_memory_new(device, bytes, "weights", &weights->memory, err));
     const CUdeviceptr base = weights->memory->address;

@@ -9,8 +9,9 @@ cd "$FERRUM_TEST_SRCDIR"
 rules='
 abi           abi
 kernels       kernels abi/ferrum/types.h abi/ferrum/util.h
-backends/cpu  backends/cpu kernels abi
-backends/cuda backends/cuda kernels abi
+backends/common backends/common abi
+backends/cpu  backends/cpu backends/common kernels abi
+backends/cuda backends/cuda backends/common kernels abi
 backends/metal-stub backends/metal-stub abi
 plugin        plugin abi
 host          host plugin/include abi kernels/kernels.h
@@ -20,6 +21,7 @@ docs          host/include plugin/include abi
 # System headers that a layer may not use, and for abi the only ones that it may.
 denied='
 kernels       stdio.h stdlib.h pthread.h threads.h
+backends/common pthread.h threads.h omp.h
 backends/cpu  pthread.h threads.h omp.h
 backends/cuda pthread.h threads.h omp.h cuda.h
 backends/metal-stub pthread.h threads.h omp.h
