@@ -99,32 +99,53 @@ INLINE void unpack_ints(ferrum_packed_kind_t kind, const uint8_t *u, unit_ints_t
         ints_q45_k(p, out);
 }
 
-/** Group @p j of a k-quant's unit, number @p g in the block. */
-INLINE void scales_k(ferrum_packed_kind_t kind, const uint8_t *u, const unit_ints_t *ints,
-                     uint32_t g, uint32_t j, block_t *w)
+/** d and dmin (of kinds that have it) of a k-quant's unit. */
+typedef struct unit_floats {
+    floats_t d[PARTS], dmin[PARTS];
+} unit_floats_t;
+
+INLINE unit_floats_t floats_k(ferrum_packed_kind_t kind, const uint8_t *u)
 {
     const bool twelve =
         kind == FERRUM_PACKED_Q3_K || kind == FERRUM_PACKED_Q4_K || kind == FERRUM_PACKED_Q5_K;
-    const uint8_t *d = ints_at(kind, u) + (twelve ? 12 : 16) * ROWS, *dmin = d + 2 * ROWS;
+    const uint8_t *d = ints_at(kind, u) + (twelve ? 12 : 16) * ROWS;
+    unit_floats_t floats;
+    EACH_PART(p)
+    {
+        floats.d[p] = floats_of_f16(d + 2 * p * LANES);
+        floats.dmin[p] = kind == FERRUM_PACKED_Q3_K || kind == FERRUM_PACKED_Q6_K
+                             ? floats.d[p]
+                             : floats_of_f16(d + 2 * (ROWS + p * LANES));
+    }
+    return floats;
+}
+
+/** Group @p g of a k-quant's unit, which is a block. FAST needs no d, ACCURATE no scales. */
+INLINE void scales_k(ferrum_packed_kind_t kind, ferrum_packed_precision_t precision,
+                     const unit_floats_t *floats, const unit_ints_t *ints, uint32_t g, block_t *w)
+{
     const uint32_t runs = has_halves(kind) ? 2 : 1;
+    const bool minima = kind != FERRUM_PACKED_Q3_K && kind != FERRUM_PACKED_Q6_K;
     const float offset = (float)offset_of(kind);
     EACH_PART(p)
     {
         const uint32_t lane = (uint32_t)p * LANES;
-        const floats_t unit = floats_of_f16(d + 2 * lane);
-        floats_store(w->d[g] + lane, unit);
+        if (precision == FERRUM_PACKED_ACCURATE)
+            floats_store(w->d[g] + lane, floats->d[p]);
         UNROLL for (uint32_t h = 0; h < runs; h++)
         {
-            const uint32_t to = g * runs + h, from = j * runs + h;
-            const floats_t scale = floats_mul(unit, floats_of_i8(ints->s[from] + lane));
-            floats_store(w->scale[to] + lane, scale);
-            if (kind == FERRUM_PACKED_Q3_K || kind == FERRUM_PACKED_Q6_K)
+            const uint32_t i = g * runs + h;
+            if (precision == FERRUM_PACKED_ACCURATE && !minima)
                 continue;
-            floats_t min =
-                floats_mul(floats_of_f16(dmin + 2 * lane), floats_of_u8(ints->min[from] + lane));
+            const floats_t scale = floats_mul(floats->d[p], floats_of_i8(ints->s[i] + lane));
+            if (precision == FERRUM_PACKED_FAST)
+                floats_store(w->scale[i] + lane, scale);
+            if (!minima)
+                continue;
+            floats_t min = floats_mul(floats->dmin[p], floats_of_u8(ints->min[i] + lane));
             if (offset > 0)
                 min = floats_fnma(scale, floats_all(offset), min);
-            floats_store(w->min[to] + lane, min);
+            floats_store(w->min[i] + lane, min);
         }
     }
 }

@@ -154,29 +154,67 @@ static tile_fn *const fast_tiles[][2][3] = {{FAST_SIZES(NARROW, 0), FAST_SIZES(N
                                             {FAST_SIZES(WIDE, 0), {NULL}}};
 static tile_fn *const accurate_tiles[3] = {accurate_1, accurate_2, accurate_4};
 
-/** Codes of group @p g of the block: group @p j of unit @p u. */
+/** Codes of group @p g of the block: group @p j of unit @p u. Registers of one vector follow each
+ *  other, so that their stores meet in a cache line. */
 INLINE void unpack_codes(const ferrum_packed_matrix_t *m, ferrum_packed_kind_t kind,
                          ferrum_packed_precision_t precision, const uint8_t *u,
                          const unit_ints_t *ints, uint32_t g, uint32_t j, block_t *w)
 {
-    const uint32_t runs = has_halves(kind) ? 2 : 1;
+    const uint32_t runs = has_halves(kind) ? 2 : 1, run_steps = STEPS / runs;
+    const bool scaled = has_integers(kind) && precision == FERRUM_PACKED_ACCURATE;
+    codes_t zeros[PARTS];
     EACH_PART(p)
+    zeros[p] = kind == FERRUM_PACKED_GPTQ4 ? gptq_zeros(m, u, (uint32_t)p * LANES) : codes_load(u);
+    UNROLL for (uint32_t h = 0; h < runs; h++)
     {
-        const uint32_t part = (uint32_t)p, lane = part * LANES;
-        const codes_t zeros = kind == FERRUM_PACKED_GPTQ4 ? gptq_zeros(m, u, lane) : codes_load(u);
-        words_t scale[2];
-        if (has_integers(kind) && precision == FERRUM_PACKED_ACCURATE)
-            for (uint32_t h = 0; h < runs; h++)
-                scale[h] = words_scale(ints->s[j * runs + h] + lane, offset_of(kind));
-        UNROLL for (uint32_t s = 0; s < STEPS; s++)
+        words_t scale[PARTS];
+        if (scaled)
+            EACH_PART(p)
+        scale[p] = words_scale(ints->s[j * runs + h] + (uint32_t)p * LANES, offset_of(kind));
+        UNROLL for (uint32_t s = h * run_steps; s < (h + 1) * run_steps; s++) EACH_PART(p)
         {
-            const codes_t codes = codes_of(kind, u + part * PART_BYTES, j, s, zeros);
+            const uint32_t part = (uint32_t)p;
+            const codes_t codes = codes_of(kind, u + part * PART_BYTES, j, s, zeros[p]);
             if (precision == FERRUM_PACKED_FAST)
                 codes_store(w->codes.bytes[g] + s * VECTOR + part * PART_BYTES, codes);
             else
                 words_store(w->codes.words[g], s, part, codes, offset_of(kind),
-                            has_integers(kind) ? &scale[s / (STEPS / runs)] : NULL);
+                            scaled ? &scale[p] : NULL);
         }
+    }
+}
+
+/** Ask for a group's bytes: a little ahead, and those of the same group of the panel @p ahead. */
+INLINE void prefetch_group(const uint8_t *group, const uint8_t *ahead, size_t bytes)
+{
+    for (size_t at = 0; at < bytes; at += VECTOR) {
+        __builtin_prefetch(group + NEAR_BYTES + at);
+        if (ahead)
+            __builtin_prefetch(ahead + at, 0, 2);
+    }
+}
+
+/** A block that is one unit: everything about its groups is known when this is compiled. */
+INLINE void unpack_unit(const ferrum_packed_matrix_t *m, ferrum_packed_kind_t kind,
+                        ferrum_packed_precision_t precision, const uint8_t *u, const uint8_t *ahead,
+                        block_t *w)
+{
+    const size_t group_bytes = m->unit_bytes / GROUPS;
+    const bool integers = has_integers(kind);
+    unit_floats_t floats;
+    unit_ints_t ints;
+    unpack_ints(kind, u, &ints);
+    if (integers)
+        floats = floats_k(kind, u);
+    w->groups = GROUPS;
+    UNROLL for (uint32_t g = 0; g < GROUPS; g++)
+    {
+        prefetch_group(u + g * group_bytes, ahead ? ahead + g * group_bytes : NULL, group_bytes);
+        if (integers)
+            scales_k(kind, precision, &floats, &ints, g, w);
+        else
+            scales_flat(m, kind, u, &ints, g, g, w);
+        unpack_codes(m, kind, precision, u, &ints, g, g, w);
     }
 }
 
@@ -187,25 +225,19 @@ INLINE void unpack_block(const ferrum_packed_matrix_t *m, ferrum_packed_kind_t k
 {
     const uint32_t groups = m->k / GROUP, per_unit = unit_of(m, kind) / GROUP, first = b * GROUPS;
     const size_t group_bytes = m->unit_bytes / per_unit;
-    unit_ints_t ints;
+    if (has_integers(kind) || kind == FERRUM_PACKED_IQ4_XS) {
+        const size_t unit = b * m->unit_bytes;
+        unpack_unit(m, kind, precision, panel + unit, ahead ? ahead + unit : NULL, w);
+        return;
+    }
     w->groups = groups - first < GROUPS ? groups - first : GROUPS;
     for (uint32_t g = 0; g < w->groups; g++) {
         const uint32_t j = (first + g) % per_unit;
         const size_t unit = (size_t)((first + g) / per_unit) * m->unit_bytes;
-        const uint8_t *u = panel + unit;
-        for (size_t at = 0; at < group_bytes; at += VECTOR) {
-            __builtin_prefetch(u + j * group_bytes + NEAR_BYTES + at);
-            if (ahead)
-                __builtin_prefetch(ahead + unit + j * group_bytes + at, 0, 2);
-        }
-        if (j == 0 && per_unit == GROUPS)
-            if (has_integers(kind) || kind == FERRUM_PACKED_IQ4_XS)
-                unpack_ints(kind, u, &ints);
-        if (has_integers(kind))
-            scales_k(kind, u, &ints, g, j, w);
-        else
-            scales_flat(m, kind, u, &ints, g, j, w);
-        unpack_codes(m, kind, precision, u, &ints, g, j, w);
+        prefetch_group(panel + unit + j * group_bytes,
+                       ahead ? ahead + unit + j * group_bytes : NULL, group_bytes);
+        scales_flat(m, kind, panel + unit, NULL, g, j, w);
+        unpack_codes(m, kind, precision, panel + unit, NULL, g, j, w);
     }
 }
 

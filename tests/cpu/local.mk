@@ -8,6 +8,7 @@ cpu_tests = \
 	tests/cpu/test_faults \
 	tests/cpu/test_ffn_plan \
 	tests/cpu/test_linear \
+	tests/cpu/test_memory \
 	tests/cpu/test_ops \
 	tests/cpu/test_routing \
 	tests/cpu/test_stacked \
@@ -40,6 +41,8 @@ tests_cpu_test_ffn_plan_CPPFLAGS = $(cpu_tests_cppflags)
 tests_cpu_test_ffn_plan_LDADD = $(cpu_tests_ldadd)
 tests_cpu_test_linear_CPPFLAGS = $(cpu_tests_cppflags)
 tests_cpu_test_linear_LDADD = $(cpu_tests_ldadd)
+tests_cpu_test_memory_CPPFLAGS = $(cpu_tests_cppflags)
+tests_cpu_test_memory_LDADD = $(cpu_tests_ldadd)
 tests_cpu_test_ops_CPPFLAGS = $(cpu_tests_cppflags)
 tests_cpu_test_ops_LDADD = $(cpu_tests_ldadd)
 tests_cpu_test_routing_CPPFLAGS = $(cpu_tests_cppflags)
