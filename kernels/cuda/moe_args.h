@@ -24,15 +24,25 @@ enum {
                                and zeros u16 [n, groups] per matrix; group_of u32 [k] or 0 */
     FERRUM_LAYOUT_W8 = 8,
     FERRUM_LAYOUT_W4_TILES_F16 = 9, /**< tiles of w4.cuh, version 1, scales f16; group_of: the input
-                                         of each k (act-order), or 0 */
-    FERRUM_LAYOUT_W4_TILES_BF16 = 10
+                                         of each place (act-order), u16 [experts, k padded to 64],
+                                         or 0 */
+    FERRUM_LAYOUT_W4_TILES_BF16 = 10,
+    FERRUM_LAYOUT_Q4_1 = 16, /**< blocks as in a GGUF file, up to MXFP4 */
+    FERRUM_LAYOUT_Q5_0 = 17,
+    FERRUM_LAYOUT_Q5_1 = 18,
+    FERRUM_LAYOUT_Q2_K = 19,
+    FERRUM_LAYOUT_Q3_K = 20,
+    FERRUM_LAYOUT_Q5_K = 21,
+    FERRUM_LAYOUT_IQ4_NL = 22,
+    FERRUM_LAYOUT_IQ4_XS = 23,
+    FERRUM_LAYOUT_MXFP4 = 24
 };
 
 /** The weights of one matrix or of a stack of equal ones. */
 typedef struct ferrum_gpu_weights {
     ferrum_gpu_ptr_t data;
     ferrum_gpu_ptr_t scales, zeros; /**< W4, W8 */
-    ferrum_gpu_ptr_t group_of;      /**< W4, W8: group of each k; 0: k / group_size */
+    ferrum_gpu_ptr_t group_of;      /**< W4, W8: group of each k; 0: k / group_size. Tiles: see there */
     ferrum_gpu_ptr_t bias;          /**< f32 [experts, expert_rows] or 0 */
     uint64_t expert_bytes;
     uint64_t row_bytes;

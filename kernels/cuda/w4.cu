@@ -10,8 +10,8 @@
  * bits in every batch. With one row (w4_1) each of the four warps takes a quarter of one output
  * tile; with more, each warp takes an output tile.
  *
- * Preconditions: k a multiple of 8, rows of x 16-byte aligned; groups of 32, of a multiple of 64,
- * or one; grid (tiles, 1, ceil(n/16) or ceil(n/64)); mode PAIRS for w4_1, any but DISPATCHES
+ * Preconditions: k a multiple of 8, and so the distance of rows of x; groups of 32, of a multiple of
+ * 64, or one; grid (tiles, 1, ceil(n/16) or ceil(n/64)); mode PAIRS for w4_1, any but DISPATCHES
  * otherwise; FERRUM_W4_SHARED_BYTES of shared memory.
  */
 #include "kernels/cuda/w4_stages.cuh"

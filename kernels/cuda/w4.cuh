@@ -13,7 +13,8 @@
  *     bits  4, 20: output g+8, inputs 2t, 2t+1          bits 12, 28: output g+8, inputs 2t+8, 2t+9
  *
  * A tile row has for each group and output one word: the scale (f16 or bf16, as in the file) in the
- * low half, the zero in the high half; [groups][16] words.
+ * low half, the zero in the high half; [groups][16] words. Groups of 32 come in pairs: an odd last
+ * one is followed by zeros.
  *
  * A code q becomes the exact number q - zero without a conversion: or-ed into the mantissa of a
  * power of two it is 1024 + q (f16; 128 + q in bf16), in the next nibble 1024 + 16q, and one fused

@@ -2,7 +2,7 @@
 /*
  * The kernels over tiled 4-bit weights (w4.cu) against sums in double over the same codes, packed
  * here by the description of w4.cuh; and against each other: a row has the same bits whatever the
- * tile.
+ * tile, and whatever address it lies at.
  */
 #include <check.h>
 #include <math.h>
@@ -25,11 +25,15 @@ enum {
 typedef struct shape {
     uint32_t n, k, group; /* group 0: one for all inputs */
     bool bfloat, bfloat_scales;
+    bool act_order; /* each expert has its inputs in another order */
 } shape_t;
 
 static const shape_t shapes[] = {
-    {16, 128, 32, false, false}, {80, 192, 64, true, false}, {40, 448, 64, false, true},
-    {64, 256, 128, true, true},  {24, 200, 0, false, false}, {16, 8, 0, true, true},
+    {16, 128, 32, false, false, false}, {80, 192, 64, true, false, false},
+    {40, 448, 64, false, true, false},  {64, 256, 128, true, true, false},
+    {24, 200, 0, false, false, false},  {16, 8, 0, true, true, false},
+    {80, 192, 64, false, false, true},  {24, 160, 32, true, true, true},
+    {16, 256, 128, false, true, true},
 };
 
 /* One matrix per expert, as numbers and as they lie on the device. */
@@ -38,6 +42,25 @@ typedef struct weights {
     CUdeviceptr codes, scales;
     uint32_t groups;
 } weights_t;
+
+/* Input at each place of a matrix of an expert, padded as the tiles are. */
+static uint16_t inputs[EXPERTS][MAX_K];
+
+static CUdeviceptr make_inputs(const shape_t *shape)
+{
+    const uint32_t padded = (shape->k + 63) / 64 * 64;
+    uint16_t table[EXPERTS * MAX_K] = {0};
+
+    for (uint32_t e = 0; e < EXPERTS; e++)
+        for (uint32_t k = 0; k < shape->k; k++) {
+            const uint32_t other = shape->act_order ? fixture_random() % (k + 1) : k;
+            inputs[e][k] = inputs[e][other];
+            inputs[e][other] = (uint16_t)k;
+        }
+    for (uint32_t e = 0; e < EXPERTS; e++)
+        memcpy(table + e * padded, inputs[e], shape->k * sizeof *table);
+    return shape->act_order ? fixture_upload(table, EXPERTS * padded * sizeof *table) : 0;
+}
 
 static double half_value(uint16_t bits, bool bfloat)
 {
@@ -62,7 +85,8 @@ static void make_weights(const shape_t *shape, weights_t *out)
 {
     const uint32_t group = shape->group ? shape->group : shape->k;
     const uint32_t tiles = (shape->n + 15) / 16, steps = (shape->k + 63) / 64;
-    const uint32_t groups = out->groups = shape->k / group;
+    const uint32_t groups = out->groups =
+        group == 32 ? (shape->k + 63) / 64 * 2 : shape->k / group; /* pairs of 32 */
     const size_t words = (size_t)EXPERTS * tiles * steps * 128;
     const size_t cells = (size_t)EXPERTS * tiles * groups * 16;
     uint32_t *codes = calloc(words, 4), *scales = calloc(cells, 4);
@@ -132,13 +156,13 @@ static ferrum_gpu_weights_t describe(const shape_t *shape, const weights_t *weig
         .k = shape->k,
         .expert_rows = shape->n,
         .groups = weights->groups,
-        .group_size = shape->k / weights->groups,
+        .group_size = shape->group ? shape->group : shape->k,
     };
 }
 
 /* One launch over all pairs with tiles of `rows`; out [PAIRS][n]: f32, or act when up is given. */
 static void run(const shape_t *shape, uint32_t rows, const weights_t *w, const weights_t *up,
-                CUdeviceptr x, CUdeviceptr out)
+                CUdeviceptr order, CUdeviceptr x, CUdeviceptr out)
 {
     int32_t ids[PAIRS + EXPERTS * 64], experts[PAIRS + EXPERTS * 64];
     char name[64];
@@ -171,6 +195,7 @@ static void run(const shape_t *shape, uint32_t rows, const weights_t *w, const w
     };
     if (up != NULL)
         args.up = describe(shape, up);
+    args.w.group_of = args.up.group_of = order;
     snprintf(name, sizeof name, "ferrum_w4%s_%u_%s", up ? "_gate_up" : "", rows,
              shape->bfloat ? "bf16" : "f16");
     const uint32_t outputs = rows == 1 ? 16 : 64;
@@ -192,15 +217,18 @@ static void run(const shape_t *shape, uint32_t rows, const weights_t *w, const w
 
 static double x_value[TOKENS][MAX_K];
 
-static CUdeviceptr make_x(const shape_t *shape)
+/* x, and once more an element further, at no multiple of 16 bytes. */
+static CUdeviceptr make_x(const shape_t *shape, CUdeviceptr *out_odd)
 {
-    static uint16_t bits[TOKENS * MAX_K];
+    static uint16_t bits[1 + TOKENS * MAX_K];
 
     for (uint32_t i = 0; i < TOKENS * shape->k; i++) {
-        bits[i] = (uint16_t)((shape->bfloat ? 0x3f00u : 0x3800u) | (fixture_random() & 0x807fu));
-        x_value[i / shape->k][i % shape->k] = half_value(bits[i], shape->bfloat);
+        bits[1 + i] =
+            (uint16_t)((shape->bfloat ? 0x3f00u : 0x3800u) | (fixture_random() & 0x807fu));
+        x_value[i / shape->k][i % shape->k] = half_value(bits[1 + i], shape->bfloat);
     }
-    return fixture_upload(bits, TOKENS * shape->k * 2);
+    *out_odd = fixture_upload(bits, (1 + TOKENS * shape->k) * 2);
+    return fixture_upload(bits + 1, TOKENS * shape->k * 2);
 }
 
 /* Of out[pair], with NaN where a pair is skipped. */
@@ -213,8 +241,9 @@ static double expected(const shape_t *shape, const weights_t *w, const weights_t
     if (e < 0)
         return (double)NAN;
     for (uint32_t k = 0; k < shape->k; k++) {
-        sum += w->value[e][n][k] * x_value[pair / TOP_K][k];
-        other += up ? up->value[e][n][k] * x_value[pair / TOP_K][k] : 0;
+        const double x = x_value[pair / TOP_K][inputs[e][k]];
+        sum += w->value[e][n][k] * x;
+        other += up ? up->value[e][n][k] * x : 0;
     }
     return up ? sum / (1 + exp(-sum)) * other : sum;
 }
@@ -250,28 +279,33 @@ static double worst_row(const shape_t *shape, const weights_t *w, const weights_
 
 static void check_shape(const shape_t *shape, bool gate_up)
 {
-    static const uint32_t rows[] = {1, 8, 16, 32, 64};
-    static unsigned char out[5][PAIRS * MAX_N * 4];
+    static const uint32_t rows[] = {1, 8, 16, 32, 64, 16};
+    static unsigned char out[6][PAIRS * MAX_N * 4];
     static weights_t w, up;
     const size_t bytes = (size_t)PAIRS * shape->n * (gate_up ? 2 : 4);
 
     make_weights(shape, &w);
     if (gate_up)
         make_weights(shape, &up);
-    CUdeviceptr x = make_x(shape), device_out = fixture_upload(out, bytes);
-    for (size_t i = 0; i < 5; i++) {
+    CUdeviceptr odd, x = make_x(shape, &odd), order = make_inputs(shape);
+    CUdeviceptr device_out = fixture_upload(out, bytes);
+    for (size_t i = 0; i < 6; i++) {
         cu.cuMemsetD8(device_out, 0xff, bytes);
-        run(shape, rows[i], &w, gate_up ? &up : NULL, x, device_out);
+        run(shape, rows[i], &w, gate_up ? &up : NULL, order, i < 5 ? x : odd + 2, device_out);
         fixture_download(out[i], device_out, bytes);
         ck_assert_msg(memcmp(out[i], out[0], bytes) == 0,
-                      "tiles of %u rows give other bits than single rows (n %u, k %u, group %u)",
-                      rows[i], shape->n, shape->k, shape->group);
+                      "launch %zu, tiles of %u rows, gives other bits than single rows (n %u, "
+                      "k %u, group %u)",
+                      i, rows[i], shape->n, shape->k, shape->group);
     }
     const double error = worst_row(shape, &w, gate_up ? &up : NULL, out[0]);
     const double bound = !gate_up ? 2e-6 : shape->bfloat ? 1e-2 : 2e-3;
     ck_assert_msg(error <= bound, "error %g (n %u, k %u, group %u)", error, shape->n, shape->k,
                   shape->group);
     fixture_free(x);
+    fixture_free(odd);
+    if (order != 0)
+        fixture_free(order);
     fixture_free(device_out);
     free_weights(&w);
     if (gate_up)
