@@ -55,6 +55,7 @@
  *     m16n8k32  A a0: row g,   k 4t..4t+3   a1: row g+8, same k   a2: row g, k 4t+16..  a3: row g+8, k 4t+16..
  *               B b0: k 4t..4t+3, col g     b1: k 4t+16.., col g
  *     C and D   c0, c1: row g, cols 2t, 2t+1                      c2, c3: row g+8, same columns
+ *     wgmma m64nNk16 of 128 threads: warp w has rows 16w..16w+15 of A and D; A as above, D as N/8 C side by side
  *     ldmatrix  lane 8*i + r gives the address of row r of matrix i (8 rows of 16 bytes); register i of
  *               lane 4*g + t is row g, elements 2t, 2t+1 of matrix i (transposed: column g, rows 2t, 2t+1)
  */
@@ -184,6 +185,36 @@ template <class T> FERRUM_DEVICE T from_f32(float value)
 {
     return converter<T>::from(value);
 }
+
+#ifdef FERRUM_DEVICE_SM90A
+/*
+ * Only in code for sm_90a, inside #ifdef FERRUM_DEVICE_SM90A. Threads that produce and threads that
+ * consume meet at barriers in shared memory (`mbarrier_*`): a phase ends when all arrivals and all
+ * expected bytes have come, and mbarrier_wait(barrier, parity) returns once the phase of that parity
+ * (0, 1, 0, ...) has ended. It is a wait of the hardware's, for threads of this block only.
+ *
+ *   - One thread initialises, calls fence_async(), and all meet at barrier().
+ *   - bulk_copy(shared, global, bytes, barrier): multiples of 16 bytes, for a barrier that expects
+ *     them by mbarrier_arrive_expect(barrier, bytes).
+ *   - What threads wrote (copy_async included) wgmma sees after their fence_async().
+ *   - wgmma_fence(), any number of wgmma_m64nNk16_*(d, a, b, accumulate), wgmma_commit(), then
+ *     wgmma_wait<n>(): at most n groups unfinished. Until then d and a belong to the hardware. All
+ *     128 threads of a warpgroup do the same; b is a matrix in shared memory, see wgmma_operand.
+ *   - registers_decrease / _increase<n>(): all warps of a warpgroup; what one gives another takes.
+ */
+
+/**
+ * B for wgmma: rows (columns of B) of 64 elements, 128 bytes, from @p shared on; 8 rows are an atom of
+ * 1024 bytes, at a multiple of that; 16-byte part p of row r lies at place p ^ r % 8. The k of an
+ * instruction begin at 0, 32, 64 or 96 bytes into the first row: the hardware adds before it swaps.
+ */
+FERRUM_DEVICE uint64_t wgmma_operand(const void *shared)
+{
+    const uint64_t units = 16, stride = 1024 / units, swizzle_128_bytes = 1;
+    return (shared_address(shared) & 0x3ffffu) / units | uint64_t(1) << 16 | stride << 32 |
+           swizzle_128_bytes << 62;
+}
+#endif
 
 /** d += a * b for the activation type T (f16_t or bf16_t). */
 template <class T>

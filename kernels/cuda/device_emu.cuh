@@ -115,6 +115,11 @@ template <class T> FERRUM_DEVICE T *shared_memory(size_t offset_bytes = 0)
 {
     return reinterpret_cast<T *>(ferrum_emu_self()->shared + offset_bytes);
 }
+FERRUM_DEVICE uint32_t shared_address(const void *pointer)
+{
+    return uint32_t(static_cast<const unsigned char *>(pointer) - ferrum_emu_self()->shared) +
+           FERRUM_EMU_SHARED_WINDOW;
+}
 
 /* Barriers and fences. */
 FERRUM_DEVICE void barrier(FERRUM_EMU_SITE)
@@ -561,5 +566,8 @@ FERRUM_DEVICE bool is_finite(float x)
     return x - x == 0.0f;
 }
 } // namespace gpu
+
+#define FERRUM_DEVICE_SM90A 1
+#include "kernels/cuda/device_emu_sm90.cuh"
 
 #endif

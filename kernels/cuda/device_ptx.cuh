@@ -21,7 +21,7 @@
 #define FERRUM_KERNEL_OCCUPANCY(threads, blocks, name, ...)                                        \
     extern "C" __global__ void __launch_bounds__(threads, blocks) name(__VA_ARGS__)
 
-extern __shared__ __align__(128) unsigned char ferrum_dynamic_shared[];
+extern __shared__ __align__(1024) unsigned char ferrum_dynamic_shared[];
 
 namespace gpu
 {
@@ -63,7 +63,7 @@ FERRUM_DEVICE uint32_t grid_z()
     return gridDim.z;
 }
 
-/** Dynamic shared memory of this block, @p offset_bytes from its start (128-byte aligned). */
+/** Dynamic shared memory of this block, @p offset_bytes from its start (1024-byte aligned). */
 template <class T> FERRUM_DEVICE T *shared_memory(size_t offset_bytes = 0)
 {
     return reinterpret_cast<T *>(ferrum_dynamic_shared + offset_bytes);
@@ -406,5 +406,11 @@ FERRUM_DEVICE bool is_finite(float x)
     return (__float_as_uint(x) & 0x7f800000u) != 0x7f800000u;
 }
 } // namespace gpu
+
+/* Defined where the instructions of sm_90a exist: in its own pass of the compiler. */
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#define FERRUM_DEVICE_SM90A 1
+#include "kernels/cuda/device_ptx_sm90.cuh"
+#endif
 
 #endif

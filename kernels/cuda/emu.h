@@ -42,6 +42,9 @@ typedef struct ferrum_emu_thread {
 
 const ferrum_emu_thread_t *ferrum_emu_self(void);
 
+/** Address of a block's first byte of shared memory in the window that kernels see. */
+#define FERRUM_EMU_SHARED_WINDOW 1024u
+
 /** Barrier 0 of all threads: everybody has to call it from the same line. */
 void ferrum_emu_barrier(const char *file, int line);
 /** Barrier @p id of @p threads threads; `wait` is 0 for those that only arrive. */
@@ -91,6 +94,58 @@ void ferrum_emu_copy_commit(void);
  * none left. *out_land tells whether the caller has to copy (or it landed when it was issued).
  */
 int ferrum_emu_copy_retire(uint32_t pending, ferrum_emu_copy_t *out_copy, int *out_land);
+
+/*
+ * Of sm_90a. Barriers in shared memory complete a phase when all arrivals and all bytes have come;
+ * a bulk copy lands when it is issued or when everything else that its barrier waits for has come.
+ */
+void ferrum_emu_mbarrier_init(const void *barrier, uint32_t arrivals, const char *file, int line);
+/** Expect @p bytes more of this phase, and arrive. */
+void ferrum_emu_mbarrier_arrive(const void *barrier, uint32_t bytes, const char *file, int line);
+/** Wait for the end of the phase of this parity; the first has parity 0. */
+void ferrum_emu_mbarrier_wait(const void *barrier, uint32_t parity, const char *file, int line);
+/** What this thread wrote by then may be read by wgmma, and a barrier may count bytes. */
+void ferrum_emu_fence_async(void);
+
+typedef struct ferrum_emu_bulk {
+    unsigned char *shared;
+    const unsigned char *global;
+    uint32_t bytes;
+    const void *barrier;
+} ferrum_emu_bulk_t;
+
+/** Start a bulk copy; returns whether the caller copies now, and then calls ..._landed. */
+int ferrum_emu_bulk_issue(const ferrum_emu_bulk_t *copy, const char *file, int line);
+void ferrum_emu_bulk_landed(const ferrum_emu_bulk_t *copy);
+
+/** One wgmma m64nNk16 of a thread: d (N/2 sums) and a (4 words) stay where they are until it ran.
+ */
+typedef struct ferrum_emu_wgmma {
+    const uint32_t *a;
+    uint64_t b; /**< matrix descriptor */
+    float *d;
+    uint32_t n;
+    ferrum_emu_meeting_t kind; /**< FERRUM_EMU_MMA_F16 or _BF16 */
+    int accumulate;
+    uint32_t group;
+    const char *file;
+    int line;
+} ferrum_emu_wgmma_t;
+
+#define FERRUM_EMU_WGMMA_WORDS 8
+#define FERRUM_EMU_WGMMA_ALL UINT32_MAX
+
+void ferrum_emu_wgmma_fence(void);
+void ferrum_emu_wgmma_commit(void);
+/** Queue a product; returns whether all that are queued run now. */
+int ferrum_emu_wgmma_issue(const ferrum_emu_wgmma_t *op);
+/** Take the next one that has to run when @p pending groups may be unfinished; 0: none is left. */
+int ferrum_emu_wgmma_next(uint32_t pending, ferrum_emu_wgmma_t *out_op);
+void ferrum_emu_wgmma_waited(uint32_t pending);
+/** Where the 16 bytes number @p i of this thread's part of B lie. */
+const void *ferrum_emu_wgmma_chunk(const ferrum_emu_wgmma_t *op, uint32_t i);
+/** Give the words of this thread's part; returns when d has the sums. */
+void ferrum_emu_wgmma_run(const ferrum_emu_wgmma_t *op, const uint32_t *words);
 
 #ifdef __cplusplus
 }

@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-EMU_HIDDEN static bool is_shared(const emu_block_t *block, uintptr_t address, size_t bytes)
+EMU_HIDDEN bool emu_is_shared(const emu_block_t *block, uintptr_t address, size_t bytes)
 {
     const uintptr_t begin = (uintptr_t)block->shared;
 
@@ -21,26 +21,34 @@ EMU_HIDDEN static uint8_t *marks(const emu_block_t *block, const void *shared)
 }
 
 /* Sanitizers keep 8 bytes apart; smaller targets stay readable to them. */
-EMU_HIDDEN static void mark(const emu_block_t *block, const ferrum_emu_copy_t *copy, bool on)
+EMU_HIDDEN void emu_mark(const emu_block_t *block, const void *shared, uint32_t bytes, bool on)
 {
-    uint8_t *m = marks(block, copy->shared);
+    uint8_t *m = marks(block, shared);
 
-    for (uint32_t i = 0; i < copy->bytes / 4; i++)
+    for (uint32_t i = 0; i < bytes / 4; i++)
         m[i] = on;
     if (!on)
-        emu_unpoison(copy->shared, copy->bytes);
+        emu_unpoison(shared, bytes);
+}
+
+EMU_HIDDEN bool emu_marked(const emu_block_t *block, const void *shared, uint32_t bytes)
+{
+    const uint8_t *m = marks(block, shared);
+    uint8_t any = 0;
+
+    for (uint32_t i = 0; i < bytes / 4; i++)
+        any |= m[i];
+    return any != 0;
 }
 
 EMU_HIDDEN void ferrum_emu_check_row(const void *row, const char *file, int line)
 {
     const emu_thread_t *self = emu_current();
-    const uint8_t *m;
 
-    if ((uintptr_t)row % 16 != 0 || !is_shared(self->block, (uintptr_t)row, 16))
+    if ((uintptr_t)row % 16 != 0 || !emu_is_shared(self->block, (uintptr_t)row, 16))
         emu_fault("ldmatrix at %s:%d: the row's address is not 16 aligned bytes of shared memory",
                   file, line);
-    m = marks(self->block, row);
-    if ((m[0] | m[1] | m[2] | m[3]) != 0)
+    if (emu_marked(self->block, row, 16))
         emu_fault("ldmatrix at %s:%d reads what a copy_async that was not waited for is writing",
                   file, line);
 }
@@ -49,9 +57,8 @@ EMU_HIDDEN static void check_copy(const emu_thread_t *self, const ferrum_emu_cop
                                   const char *file, int line)
 {
     const uintptr_t from = (uintptr_t)copy->global;
-    const uint8_t *m;
 
-    if (!is_shared(self->block, (uintptr_t)copy->shared, copy->bytes))
+    if (!emu_is_shared(self->block, (uintptr_t)copy->shared, copy->bytes))
         emu_fault("copy_async at %s:%d writes outside of shared memory (%zu bytes)", file, line,
                   self->block->shared_bytes);
     if ((uintptr_t)copy->shared % copy->bytes != 0 || from % copy->bytes != 0)
@@ -62,12 +69,9 @@ EMU_HIDDEN static void check_copy(const emu_thread_t *self, const ferrum_emu_cop
                   copy->bytes);
     if (copy->source_bytes > 0 && emu_memory_find(from, copy->source_bytes) == NULL)
         emu_fault("copy_async at %s:%d reads outside of every allocation", file, line);
-    m = marks(self->block, copy->shared);
-    for (uint32_t i = 0; i < copy->bytes / 4; i++) {
-        if (m[i] != 0)
-            emu_fault("copy_async at %s:%d writes where another one that was not waited for does",
-                      file, line);
-    }
+    if (emu_marked(self->block, copy->shared, copy->bytes))
+        emu_fault("copy_async at %s:%d writes where another one that was not waited for does", file,
+                  line);
 }
 
 EMU_HIDDEN int ferrum_emu_copy_issue(const ferrum_emu_copy_t *copy, const char *file, int line)
@@ -87,7 +91,7 @@ EMU_HIDDEN int ferrum_emu_copy_issue(const ferrum_emu_copy_t *copy, const char *
     pending->copy.group = self->copy_groups;
     pending->landed = emu_options.copies == EMU_COPIES_EAGER ||
                       (emu_options.copies == EMU_COPIES_RANDOM && emu_random(2) == 0);
-    mark(self->block, copy, true);
+    emu_mark(self->block, copy->shared, copy->bytes, true);
     if (!pending->landed && copy->bytes >= 8)
         emu_poison(copy->shared, copy->bytes);
     return pending->landed;
@@ -119,7 +123,8 @@ EMU_HIDDEN int ferrum_emu_copy_retire(uint32_t pending, ferrum_emu_copy_t *out_c
     pick = emu_options.seed != 0 ? emu_random(due) : 0;
     *out_copy = self->copies[pick].copy;
     *out_land = !self->copies[pick].landed;
-    mark(self->block, out_copy, false);
+    emu_mark(self->block, out_copy->shared, out_copy->bytes, false);
+    emu_unfenced_write(self, out_copy->shared, out_copy->bytes);
     self->copy_count--;
     for (size_t i = pick; i < self->copy_count; i++)
         self->copies[i] = self->copies[i + 1];
@@ -129,6 +134,6 @@ EMU_HIDDEN int ferrum_emu_copy_retire(uint32_t pending, ferrum_emu_copy_t *out_c
 EMU_HIDDEN void emu_copies_drop(emu_thread_t *thread)
 {
     for (size_t i = 0; i < thread->copy_count; i++)
-        mark(thread->block, &thread->copies[i].copy, false);
+        emu_mark(thread->block, thread->copies[i].copy.shared, thread->copies[i].copy.bytes, false);
     thread->copy_count = 0;
 }

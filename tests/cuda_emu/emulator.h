@@ -126,6 +126,8 @@ bool emu_host_pinned(const void *pointer, size_t bytes);
 #define EMU_MAX_THREADS 1024u
 #define EMU_MAX_WARPS (EMU_MAX_THREADS / 32)
 #define EMU_NAMED_BARRIERS 16u
+#define EMU_MBARRIERS 64u
+#define EMU_WGMMAS 16u
 
 typedef enum emu_thread_state {
     EMU_IDLE,
@@ -153,6 +155,14 @@ typedef struct emu_thread {
     emu_pending_copy_t *copies;
     size_t copy_count, copy_capacity;
     uint32_t copy_groups;
+    /* sm90.c */
+    ferrum_emu_wgmma_t wgmmas[EMU_WGMMAS + 1]; /**< issued; of the committed groups first */
+    ferrum_emu_wgmma_t wgmma_running;
+    uint32_t wgmma_words[FERRUM_EMU_WGMMA_WORDS];
+    uint32_t wgmma_count, wgmma_groups;
+    uint32_t async_fences;
+    bool wgmma_fenced; /**< since the last wait */
+    bool wgmma_open;   /**< some were not waited for */
 } emu_thread_t;
 
 /** Where threads meet. Two tags, used in turn: a fast thread must not order a slow one's past. */
@@ -166,6 +176,24 @@ typedef struct emu_meeting {
     char tag[2];
 } emu_meeting_t;
 
+/** A barrier of sm_90a in shared memory. */
+typedef struct emu_mbarrier {
+    uint32_t offset;
+    uint32_t arrivals, missing; /**< of a phase, and of this one */
+    int64_t bytes;              /**< expected and not landed */
+    uint32_t phase;
+    uint32_t waiting; /**< threads */
+    const emu_thread_t *initialiser;
+    uint32_t fences; /**< that the initialiser had made by then */
+    char tag[2];     /**< by parity of the phase */
+} emu_mbarrier_t;
+
+typedef struct emu_bulk {
+    ferrum_emu_bulk_t copy;
+    emu_mbarrier_t *barrier;
+    bool landed;
+} emu_bulk_t;
+
 typedef struct emu_block {
     emu_thread_t *threads;
     uint32_t thread_count, alive;
@@ -177,6 +205,13 @@ typedef struct emu_block {
     unsigned char *shared;
     size_t shared_bytes;
     uint8_t *in_flight; /**< copies under way to each 4 bytes of shared memory */
+    uint32_t *unfenced; /**< and who copied there, with how many fences made; 0: nobody */
+    emu_mbarrier_t mbarriers[EMU_MBARRIERS];
+    uint32_t mbarrier_count;
+    emu_bulk_t *bulks;
+    uint32_t bulk_count, bulk_capacity;
+    emu_meeting_t warpgroups[EMU_MAX_THREADS / 128];
+    bool wgmma_now[EMU_MAX_THREADS / 128]; /**< the last one issued runs at once */
     uint32_t runs;
     char tag[2]; /**< by turns: a block follows the one before in its slot */
 } emu_block_t;
@@ -208,10 +243,24 @@ _Noreturn void emu_fault(const char *format, ...) __attribute__((format(printf, 
 
 /** Forget the copies that a thread has not waited for. */
 void emu_copies_drop(emu_thread_t *thread);
+bool emu_is_shared(const emu_block_t *block, uintptr_t address, size_t bytes);
+/** Copies to these bytes of shared memory are under way, or no longer. */
+void emu_mark(const emu_block_t *block, const void *shared, uint32_t bytes, bool on);
+bool emu_marked(const emu_block_t *block, const void *shared, uint32_t bytes);
+
+/* ---- sm90.c ---- */
+
+/** A thread copied to shared memory by what is not a bulk copy. */
+void emu_unfenced_write(emu_thread_t *thread, const void *shared, uint32_t bytes);
+/** A block begins; a thread has returned, and nothing of its may be left under way. */
+void emu_sm90_begin(emu_block_t *block);
+void emu_sm90_leave(emu_thread_t *thread);
 
 /* ---- mma.c: the last lane to arrive computes for its warp ---- */
 
 void emu_meeting_compute(ferrum_emu_meeting_t kind, uint32_t mask, emu_thread_t *warp);
+/** What the 128 threads have as wgmma_running. */
+void emu_wgmma_compute(emu_thread_t *group);
 
 /* ---- kernels.c ---- */
 

@@ -73,6 +73,41 @@ EMU_HIDDEN static void mma_float(ferrum_emu_meeting_t kind, emu_thread_t *warp)
     }
 }
 
+/* m64nNk16: a warp of the four has 16 rows, in A and D as in m16n8k16; B lies in 16-byte parts of
+ * its rows, of which thread i of 128 has number i, i + 128, ... */
+EMU_HIDDEN void emu_wgmma_compute(emu_thread_t *group)
+{
+    static float a[64][16], b[128][16];
+    const ferrum_emu_wgmma_t *op = &group[0].wgmma_running;
+
+    for (uint32_t i = 0; i < 128; i++) {
+        const uint32_t *words = group[i].wgmma_running.a;
+        const uint32_t row = i / 32 * 16 + i % 32 / 4, k = i % 4 * 2;
+
+        for (uint32_t j = 0; j < 8; j++)
+            a[row + j / 2 % 2 * 8][k + j / 4 * 8 + j % 2] = element(op->kind, words[j / 2], j % 2);
+        for (uint32_t j = 0; j < op->n / 8; j++) {
+            const uint32_t part = i + j / 8 * 128;
+
+            b[part / 2][part % 2 * 8 + j % 8] =
+                element(op->kind, group[i].wgmma_words[j / 2], j % 2);
+        }
+    }
+    for (uint32_t i = 0; i < 128; i++) {
+        float *d = group[i].wgmma_running.d;
+
+        for (uint32_t j = 0; j < op->n / 2; j++) {
+            const float *row = a[i / 32 * 16 + i % 32 / 4 + j / 2 % 2 * 8];
+            const float *column = b[j / 4 * 8 + i % 4 * 2 + j % 2];
+            float sum = op->accumulate ? d[j] : 0.0f;
+
+            for (uint32_t k = 0; k < 16; k++)
+                sum += row[k] * column[k];
+            d[j] = sum;
+        }
+    }
+}
+
 /* The same for signed bytes: 16x8 = 16x32 * 32x8, sums wrap. */
 EMU_HIDDEN static void mma_s8(emu_thread_t *warp)
 {

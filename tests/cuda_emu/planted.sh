@@ -21,12 +21,12 @@ run() # bug, options: sets status, and the output is in the log
     status=$?
 }
 
-clean() # options
+clean() # no bug, options
 {
-    run none "$1"
+    run "$1" "$2"
     [ $status -eq 0 ] && return
     cat "$log"
-    echo "a correct kernel is accused ($1)"
+    echo "a correct kernel is accused ($2)"
     bad=1
 }
 
@@ -55,16 +55,20 @@ caught_by_some_seed() # bug, pattern
 }
 
 if [ "$sanitizer" = thread ]; then
-    clean COPIES=eager
+    clean none COPIES=eager
     for bug in no-barrier-after-wait no-barrier-at-end no-barrier no-warp-barrier no-fence; do
         caught $bug COPIES=eager 'ThreadSanitizer: data race'
     done
+    clean sm90-none COPIES=eager
+    caught sm90-no-full-wait COPIES=eager 'ThreadSanitizer: data race'
+    caught sm90-no-empty-wait COPIES=eager 'ThreadSanitizer: data race'
     exit $bad
 fi
 
 for options in '' COPIES=eager 'COPIES=random SEED=1' 'COPIES=random SEED=2' 'COPIES=lazy SEED=3' \
     'COPIES=eager SEED=4' BLOCKS=1 'BLOCKS=8 SEED=5' STREAMS=eager; do
-    clean "$options"
+    clean none "$options"
+    clean sm90-none "$options"
 done
 caught no-barrier-after-wait '' 'ldmatrix at .*example.cu:[0-9]+ reads what a copy_async'
 caught no-wait COPIES=eager 'ldmatrix at .*example.cu:[0-9]+ reads what a copy_async'
@@ -78,6 +82,18 @@ caught no-warp-barrier '' 'wrong numbers'
 caught host-read '' 'the host accesses device memory: byte 12 of allocation'
 caught replay-after-free '' 'replay of wrap_named_barrier: parameter 0 points to .* has been freed'
 caught illegal-in-capture '' 'illegal during capture'
+caught sm90-no-full-wait COPIES=eager 'wrong numbers'
+caught sm90-no-empty-wait '' 'bulk_copy at .* writes where a copy that was not waited for does'
+caught sm90-no-empty-arrive '' 'deadlock: .* lacks 128 arrivals and 0 bytes in phase 0'
+caught sm90-early-release '' 'wrong numbers'
+caught sm90-wrong-expect '' 'deadlock: .* for the mbarrier at byte 0 .* lacks 0 arrivals and 16 bytes'
+caught sm90-no-copy-wait '' 'wgmma at .* reads what a copy that was not waited for is writing'
+caught sm90-no-async-fence '' 'wgmma at .* reads what thread [0-9]+ copied without a fence_async since'
+caught sm90-no-init-fence '' 'no fence_async followed the initialisation of its barrier'
+caught sm90-no-wgmma-fence '' 'no wgmma_fence orders it after what wrote its registers'
+caught sm90-no-wgmma-wait COPIES=eager 'returned, but did not wait for the wgmma at'
+caught sm90-registers-reused '' 'wrong numbers'
+caught sm90-absent-warp '' 'deadlock: .* waits at .*example_sm90.cu:[0-9]+ for thread 192'
 caught_by_some_seed no-barrier-at-end 'wrong numbers|copy_async'
 if [ "$sanitizer" = address ]; then
     caught write-beyond '' 'AddressSanitizer: .* planted_write_beyond|in planted_write_beyond'

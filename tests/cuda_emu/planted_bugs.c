@@ -9,6 +9,7 @@
 
 #include "tests/cuda_emu/fixture.h"
 #include "tests/cuda_emu/product.h"
+#include "tests/cuda_emu/product_sm90.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SANITIZER "address"
@@ -35,6 +36,14 @@ static int run_product(uint32_t bug)
         }
     }
     return 0;
+}
+
+static int run_product_sm90(uint32_t bug)
+{
+    if (product_sm90_error(bug) <= 1e-6)
+        return 0;
+    printf("wrong numbers\n");
+    return 3;
 }
 
 /* Kernels that fill 64 words with what is `expected`, in reverse order of threads. */
@@ -151,6 +160,10 @@ int main(int argc, char **argv)
     for (uint32_t i = 0; i < PRODUCT_BUGS; i++) {
         if (strcmp(bug, products[i]) == 0)
             return run_product(i);
+    }
+    for (uint32_t i = 0; i < PRODUCT_SM90_BUGS; i++) {
+        if (strncmp(bug, "sm90-", 5) == 0 && strcmp(bug + 5, product_sm90_bugs[i]) == 0)
+            return run_product_sm90(i);
     }
     if (strcmp(bug, "no-fence") == 0)
         return no_fence();

@@ -44,6 +44,27 @@ fma.rn.bf16x2
 membar.gl
 EOF2
 
+$nvcc -std=c++17 -I. -arch=sm_90a -ptx -o "$work/example_sm90.ptx" tests/cuda_emu/example_sm90.cu
+while read -r instruction; do
+    grep -qF "$instruction" "$work/example_sm90.ptx" || { echo "no $instruction in the PTX"; bad=1; }
+done <<'EOF2'
+mbarrier.init.shared::cta.b64
+mbarrier.arrive.shared::cta.b64
+mbarrier.arrive.expect_tx.shared::cta.b64
+mbarrier.try_wait.parity.shared::cta.b64
+fence.proxy.async.shared::cta
+cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes
+setmaxnreg.inc.sync.aligned.u32
+setmaxnreg.dec.sync.aligned.u32
+wgmma.fence.sync.aligned
+wgmma.commit_group.sync.aligned
+wgmma.wait_group.sync.aligned
+wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16
+wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16
+wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16
+wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16
+EOF2
+
 for arch in sm_80 sm_89 sm_90a sm_120; do
     $nvcc -std=c++17 -I. -arch=$arch -cubin -Xptxas -v -o "$work/example.cubin" \
         tests/cuda_emu/example.cu >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }

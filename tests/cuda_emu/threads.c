@@ -122,6 +122,7 @@ EMU_HIDDEN static void thread_main(void)
         emu_release(&end_tag);
         self = current;
         emu_copies_drop(self);
+        emu_sm90_leave(self);
         self->state = EMU_RETURNED;
         self->block->alive--;
         run_next(self->block->alive == 0);
@@ -136,9 +137,11 @@ static emu_block_t *slot_create(void)
         return NULL;
     block->threads = calloc(EMU_MAX_THREADS, sizeof *block->threads);
     block->in_flight = calloc(EMU_MAX_SHARED_BYTES / 4, 1);
+    block->unfenced = calloc(EMU_MAX_SHARED_BYTES / 4, sizeof *block->unfenced);
     block->shared_map = mmap(NULL, EMU_MAX_SHARED_BYTES + 8192, PROT_NONE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (block->threads == NULL || block->in_flight == NULL || block->shared_map == MAP_FAILED)
+    if (block->threads == NULL || block->in_flight == NULL || block->unfenced == NULL ||
+        block->shared_map == MAP_FAILED)
         abort();
     /* A closed page on either side. */
     if (mprotect(block->shared_map + 4096, EMU_MAX_SHARED_BYTES, PROT_READ | PROT_WRITE) != 0)
@@ -175,6 +178,7 @@ EMU_HIDDEN static void start_block(emu_block_t *block, uint64_t number)
     block->alive = block->thread_count;
     block->runs++;
     fill_shared(block);
+    emu_sm90_begin(block);
     for (uint32_t i = 0; i < block->thread_count; i++) {
         emu_thread_t *t = &block->threads[i];
 
@@ -212,6 +216,7 @@ static void prepare_slot(uint32_t slot)
     block->thread_count = threads;
     memset(block->barriers, 0, sizeof block->barriers);
     memset(block->meetings, 0, sizeof block->meetings);
+    memset(block->warpgroups, 0, sizeof block->warpgroups);
     memset(block->in_flight, 0, EMU_MAX_SHARED_BYTES / 4);
     place_shared(block, launch->shared_bytes);
 }
@@ -234,32 +239,74 @@ static void abandon_slots(void)
     emu_report("%s", fault_text);
 }
 
-/* Everybody waits: tell for whom, by the first that waits. */
+/* Whether a thread takes part in what another one waits for. */
+static bool invited(const emu_block_t *block, const emu_thread_t *waiting, const emu_thread_t *t)
+{
+    const emu_meeting_t *m = waiting->waits_for;
+
+    if (m >= &block->meetings[0][0] && m <= &block->meetings[EMU_MAX_WARPS - 1][31])
+        return t->index / 32 == waiting->index / 32 && (m->mask >> (t->index % 32) & 1u) != 0;
+    if (m >= &block->warpgroups[0] && m <= &block->warpgroups[EMU_MAX_THREADS / 128 - 1])
+        return t->index / 128 == waiting->index / 128;
+    return true;
+}
+
+/* What an mbarrier lacks; nothing if @p waiting does not wait for one. */
+static bool describe_mbarrier(const emu_block_t *block, const emu_thread_t *waiting, char *text,
+                              size_t bytes)
+{
+    const emu_mbarrier_t *b = waiting->waits_for;
+
+    if (b < &block->mbarriers[0] || b >= &block->mbarriers[EMU_MBARRIERS])
+        return false;
+    snprintf(
+        text, bytes,
+        " for the mbarrier at byte %u of shared memory, which lacks %u arrivals and %lld bytes "
+        "in phase %u",
+        b->offset, b->missing, (long long)b->bytes, b->phase);
+    return true;
+}
+
+/* How much the place where a thread waits tells: bytes that nobody sends, then a meeting with
+ * threads, then a barrier at which others will arrive once they go on. */
+static int clue(const emu_block_t *block, const emu_thread_t *t)
+{
+    const emu_mbarrier_t *b = t->waits_for;
+
+    if (t->state != EMU_WAITING)
+        return 0;
+    if (b < &block->mbarriers[0] || b >= &block->mbarriers[EMU_MBARRIERS])
+        return 2;
+    return b->bytes != 0 && b->missing == 0 ? 3 : 1;
+}
+
+/* Everybody waits: tell for whom, by the first that waits where it tells most. */
 static void diagnose_deadlock(const emu_block_t *block)
 {
     const emu_thread_t *waiting = NULL;
     const emu_thread_t *absent = NULL;
 
-    for (uint32_t i = 0; i < block->thread_count && waiting == NULL; i++) {
-        if (block->threads[i].state == EMU_WAITING)
-            waiting = &block->threads[i];
+    for (uint32_t i = 0; i < block->thread_count; i++) {
+        const emu_thread_t *t = &block->threads[i];
+
+        if (clue(block, t) > (waiting == NULL ? 0 : clue(block, waiting)))
+            waiting = t;
     }
     if (waiting == NULL)
         return;
     for (uint32_t i = 0; i < block->thread_count && absent == NULL; i++) {
         const emu_thread_t *t = &block->threads[i];
-        const emu_meeting_t *m = waiting->waits_for;
-        const bool warp_meeting = m >= &block->meetings[0][0];
-        const bool invited = !warp_meeting || (t->index / 32 == waiting->index / 32 &&
-                                               (m->mask >> (t->index % 32) & 1u) != 0);
 
-        if (invited && t->waits_for != waiting->waits_for)
+        if (invited(block, waiting, t) && t->waits_for != waiting->waits_for)
             absent = t;
     }
     snprintf(fault_text, sizeof fault_text,
              "kernel %s, block (%u,%u,%u): deadlock: thread %u waits at %s:%d",
              launch->kernel->name, block->coordinates[0], block->coordinates[1],
              block->coordinates[2], waiting->index, waiting->file, waiting->line);
+    const size_t used = strlen(fault_text);
+    if (describe_mbarrier(block, waiting, fault_text + used, sizeof fault_text - used))
+        return;
     if (absent != NULL) {
         const size_t length = strlen(fault_text);
 
