@@ -16,6 +16,7 @@ SH_LOG_COMPILER = $(SHELL)
 # Rules about the tree itself. They do not depend on how it is compiled, so once is enough.
 TREE_CHECKS = \
 	tests/checks/cppcheck.sh \
+	tests/checks/cuda-evidence.sh \
 	tests/checks/cuda-kernels.sh \
 	tests/checks/doc-density.sh \
 	tests/checks/env-table.sh \
@@ -82,6 +83,7 @@ CLEANFILES += tests/checks/installed.log tests/checks/installed.trs
 
 .PHONY: check-san check-asan check-tsan check-threaded check-installed coverage run-coverage
 
+include tests/checks/local.mk
 include tests/support/local.mk
 include tests/kernels/local.mk
 include tests/cpu/local.mk
