@@ -1,38 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "backends/cpu/activation.h"
-#include "backends/cpu/check.h"
 
 #include <math.h>
-
-ferrum_status_t ferrum_cpu_check_activation_kind(ferrum_activation_kind_t kind, ferrum_error_t *err)
-{
-    if (kind <= FERRUM_ACTIVATION_GELU_MUL)
-        return FERRUM_OK;
-    return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_ACTIVATION,
-                       "the cpu backend does not know activation %u", kind);
-}
-
-ferrum_status_t ferrum_cpu_activation_from(const ferrum_activation_t *source,
-                                           ferrum_activation_t *out_activation, ferrum_error_t *err)
-{
-    ferrum_activation_t activation = {.head = FERRUM_HEAD(ferrum_activation_t),
-                                      .kind = FERRUM_ACTIVATION_SILU_MUL};
-
-    if (source) {
-        FERRUM_CHECK_STRUCT(source, FERRUM_ACTIVATION_MIN_SIZE, err);
-        activation.kind = source->kind;
-        activation.alpha = source->alpha;
-        activation.limit = source->limit;
-    }
-    FERRUM_TRY(ferrum_cpu_check_activation_kind(activation.kind, err));
-    if (activation.kind == FERRUM_ACTIVATION_SWIGLU_CLAMPED &&
-        !(isfinite(activation.alpha) && activation.limit > 0.0f))
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_ACTIVATION,
-                           "clamped SwiGLU needs a finite alpha and a limit above 0, not %g and %g",
-                           (double)activation.alpha, (double)activation.limit);
-    *out_activation = activation;
-    return FERRUM_OK;
-}
 
 static void swiglu_clamped(const ferrum_activation_t *activation, const float *gate,
                            const float *up, float *out, size_t n)

@@ -10,15 +10,6 @@
 
 #include <ferrum/moe_fused.h>
 
-/** Check and copy a caller's activation; NULL is SILU_MUL. */
-ferrum_status_t ferrum_cpu_activation_from(const ferrum_activation_t *source,
-                                           ferrum_activation_t *out_activation,
-                                           ferrum_error_t *err);
-
-/** UNSUPPORTED for a kind that this backend does not know. */
-ferrum_status_t ferrum_cpu_check_activation_kind(ferrum_activation_kind_t kind,
-                                                 ferrum_error_t *err);
-
 /** out = act(gate, up) over @p n elements; out may be gate or up. */
 void ferrum_cpu_activate(const ferrum_vector_ops_t *vector, const ferrum_activation_t *activation,
                          const float *gate, const float *up, float *out, size_t n);

@@ -1,82 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 #include "backends/cpu/expert_ffn.h"
+#include "backends/common/ffn.h"
 #include "backends/cpu/check.h"
 #include "backends/cpu/entries.h"
 
-/** Shape that a role must have. */
-typedef struct role_shape {
-    const char *name;
-    uint32_t experts;
-    uint32_t n;
-    uint32_t k;
-} role_shape_t;
-
-static ferrum_status_t check_role_shape(const role_shape_t *role, uint32_t experts, uint32_t n,
-                                        uint32_t k, ferrum_error_t *err)
-{
-    if (experts == role->experts && n == role->n && k == role->k)
-        return FERRUM_OK;
-    return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_LENGTH,
-                       "expert_ffn_create: %s is [%u, %u, %u], expected [%u, %u, %u]", role->name,
-                       experts, n, k, role->experts, role->n, role->k);
-}
-
-static ferrum_status_t load_gptq_role(const ferrum_device_t *device,
-                                      const ferrum_expert_weights_t *source,
-                                      const role_shape_t *role, const ferrum_cpu_loading_t *loading,
-                                      ferrum_cpu_weights_t *out_weights, ferrum_error_t *err)
-{
-    FERRUM_CHECK_STRUCT(source->gptq[0], FERRUM_GPTQ_MIN_SIZE, err);
-    FERRUM_TRY(check_role_shape(role, role->experts, source->gptq[0]->n, source->gptq[0]->k, err));
-    FERRUM_TRY(ferrum_cpu_weights_from_gptq(device, source->gptq, role->experts, loading,
-                                            out_weights, err));
-    if (source->bias && out_weights->bias.ptr)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_BIAS,
-                           "expert_ffn_create: %s has a bias and its GPTQ matrices have one too",
-                           role->name);
-    return FERRUM_OK;
-}
-
 /** Load one role into @p out_weights, which the caller frees whatever happens. */
 static ferrum_status_t load_role(const ferrum_device_t *device,
-                                 const ferrum_expert_weights_t *source, const role_shape_t *role,
-                                 const ferrum_cpu_loading_t *loading,
+                                 const ferrum_expert_weights_t *source,
+                                 const ferrum_ffn_role_t *role, const ferrum_cpu_loading_t *loading,
                                  ferrum_cpu_weights_t *out_weights, ferrum_error_t *err)
 {
-    FERRUM_TRY(ferrum_check_struct("expert_ffn_create", role->name, source,
-                                   FERRUM_EXPERT_WEIGHTS_MIN_SIZE, err));
-    if (!source->gguf == !source->gptq)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_FORMAT,
-                           "expert_ffn_create: %s needs either GGUF or GPTQ weights", role->name);
-    if (source->gptq) {
-        FERRUM_TRY(load_gptq_role(device, source, role, loading, out_weights, err));
-    } else {
-        FERRUM_CHECK_STRUCT(source->gguf, FERRUM_GGUF_WEIGHTS_MIN_SIZE, err);
-        FERRUM_TRY(check_role_shape(role, source->gguf->experts, source->gguf->rows,
-                                    source->gguf->cols, err));
-        FERRUM_TRY(ferrum_cpu_weights_from_gguf(device, source->gguf, loading, out_weights, err));
-    }
+    FERRUM_TRY(ferrum_check_ffn_role(role, source, err));
+    FERRUM_TRY(source->gptq
+                   ? ferrum_cpu_weights_from_gptq(device, source->gptq, role->experts, loading,
+                                                  out_weights, err)
+                   : ferrum_cpu_weights_from_gguf(device, source->gguf, loading, out_weights, err));
+    FERRUM_TRY(ferrum_check_ffn_bias(role, source, out_weights->bias.ptr != NULL, err));
     return ferrum_cpu_weights_set_bias(device, out_weights, source->bias, err);
-}
-
-static ferrum_status_t check_desc(const ferrum_expert_ffn_desc_t *desc, uint32_t *out_local,
-                                  ferrum_error_t *err)
-{
-    FERRUM_CHECK_STRUCT(desc, FERRUM_EXPERT_FFN_DESC_MIN_SIZE, err);
-    const uint32_t local = desc->local_experts ? desc->local_experts : desc->num_experts;
-    if (desc->hidden == 0 || desc->intermediate == 0)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_LENGTH,
-                           "expert_ffn_create: hidden is %u and intermediate %u", desc->hidden,
-                           desc->intermediate);
-    if (local == 0 || (uint64_t)desc->first_expert + local > desc->num_experts)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_EXPERTS,
-                           "expert_ffn_create: experts %u on for %u do not lie within %u",
-                           desc->first_expert, local, desc->num_experts);
-    if (desc->precision > FERRUM_PRECISION_FAST)
-        return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_PRECISION,
-                           "expert_ffn_create: unknown precision %u", desc->precision);
-    *out_local = local;
-    return FERRUM_OK;
 }
 
 /** What the layout of a GPTQ matrix's panels depends on, but for act-order, which may rule panels
@@ -113,15 +53,15 @@ static bool takes_turns(const ferrum_expert_weights_t *gate, const ferrum_expert
 static ferrum_status_t load_ffn(ferrum_expert_ffn_t *ffn, const ferrum_expert_ffn_desc_t *desc,
                                 ferrum_error_t *err)
 {
-    const role_shape_t gate = {"gate", ffn->local_experts, ffn->intermediate, ffn->hidden};
-    const role_shape_t up = {"up", ffn->local_experts, ffn->intermediate, ffn->hidden};
-    const role_shape_t down = {"down", ffn->local_experts, ffn->hidden, ffn->intermediate};
+    const ferrum_ffn_role_t gate = {"gate", ffn->local_experts, ffn->intermediate, ffn->hidden};
+    const ferrum_ffn_role_t up = {"up", ffn->local_experts, ffn->intermediate, ffn->hidden};
+    const ferrum_ffn_role_t down = {"down", ffn->local_experts, ffn->hidden, ffn->intermediate};
     const ferrum_packed_precision_t precision =
         desc->precision == FERRUM_PRECISION_DEFAULT ? ffn->device->precision
         : desc->precision == FERRUM_PRECISION_FAST  ? FERRUM_PACKED_FAST
                                                     : FERRUM_PACKED_ACCURATE;
 
-    FERRUM_TRY(ferrum_cpu_activation_from(desc->activation, &ffn->activation, err));
+    FERRUM_TRY(ferrum_activation_from(desc->activation, &ffn->activation, err));
     const bool turns = takes_turns(desc->gate, desc->up, ffn->local_experts);
     const ferrum_cpu_loading_t alone = {.precision = precision};
     const ferrum_cpu_loading_t first = {.precision = precision, .leaves_room = turns};
@@ -139,7 +79,7 @@ ferrum_status_t ferrum_cpu_expert_ffn_create(ferrum_device_t *device,
 
     FERRUM_CHECK_POINTER(device, err);
     FERRUM_CHECK_POINTER(out_ffn, err);
-    FERRUM_TRY(check_desc(desc, &local, err));
+    FERRUM_TRY(ferrum_check_ffn_desc(desc, &local, err));
     ferrum_expert_ffn_t *ffn = ferrum_cpu_object_new(device, sizeof *ffn, "an expert FFN", err);
     if (!ffn)
         return FERRUM_OUT_OF_MEMORY;

@@ -5,38 +5,14 @@
 
 #include <string.h>
 
-/** Matrix @p index agrees with the first one in everything but codes, zeros and g_idx. */
-static ferrum_status_t check_equal(const ferrum_gptq_t *first, const ferrum_gptq_t *other,
-                                   uint32_t index, ferrum_error_t *err)
-{
-    if (first->k == other->k && first->n == other->n && first->bits == other->bits &&
-        first->group_size == other->group_size && first->zero_convention == other->zero_convention)
-        return FERRUM_OK;
-    return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_LENGTH,
-                       "GPTQ matrix %u (k=%u, n=%u, bits=%u, group size %u, convention %u) differs "
-                       "from matrix 0 (k=%u, n=%u, bits=%u, group size %u, convention %u)",
-                       index, other->k, other->n, other->bits, other->group_size,
-                       other->zero_convention, first->k, first->n, first->bits, first->group_size,
-                       first->zero_convention);
-}
-
 static ferrum_status_t check_all(const ferrum_gptq_t *const *sources, uint32_t count,
                                  ferrum_cpu_weights_t *out_shape, ferrum_error_t *err)
 {
     uint64_t bytes = 0;
 
-    FERRUM_CHECK_POINTER(sources, err);
-    if (count == 0)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_EXPERTS,
-                           "there are no GPTQ matrices to load");
-    for (uint32_t e = 0; e < count; e++) {
-        FERRUM_TRY(ferrum_cpu_check_gptq(sources[e], err));
-        FERRUM_TRY(check_equal(sources[0], sources[e], e, err));
-        bytes += sources[e]->qweight_count * sizeof(uint32_t) +
-                 sources[e]->scales_count * ferrum_dtype_bytes(sources[e]->scales_dtype) +
-                 (sources[e]->qzeros ? sources[e]->qzeros_count * sizeof(uint32_t) : 0) +
-                 (sources[e]->g_idx ? sources[e]->g_idx_count * sizeof(uint32_t) : 0);
-    }
+    FERRUM_TRY(ferrum_check_gptq_stack(sources, count, &bytes, err));
+    for (uint32_t e = 0; e < count; e++)
+        FERRUM_TRY(ferrum_cpu_check_gptq_zeros(sources[e], err));
     *out_shape = (ferrum_cpu_weights_t){.experts = count,
                                         .n = sources[0]->n,
                                         .k = sources[0]->k,

@@ -6,6 +6,7 @@
 #ifndef FERRUM_CPU_GPTQ_WEIGHTS_H
 #define FERRUM_CPU_GPTQ_WEIGHTS_H
 
+#include "backends/common/gptq.h"
 #include "backends/cpu/matrix.h"
 
 /** Bytes of each part of a matrix, in the order they lie in memory but for zeros, which are last.
@@ -19,8 +20,8 @@ typedef struct ferrum_cpu_gptq_layout {
     uint64_t zeros_bytes;
 } ferrum_cpu_gptq_layout_t;
 
-/** Everything that can be wrong with a descriptor, its arrays included. */
-ferrum_status_t ferrum_cpu_check_gptq(const ferrum_gptq_t *source, ferrum_error_t *err);
+/** Zero points fit in their bits, which is not so for each value of the other convention. */
+ferrum_status_t ferrum_cpu_check_gptq_zeros(const ferrum_gptq_t *source, ferrum_error_t *err);
 
 /** Whether K-rows must be reordered: g_idx falls somewhere. */
 bool ferrum_cpu_gptq_is_permuted(const ferrum_gptq_t *source);

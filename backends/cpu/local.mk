@@ -10,6 +10,12 @@ backends_cpu_libferrum_cpu_la_SOURCES = \
 	backends/common/check.c \
 	backends/common/check.h \
 	backends/common/entries.h \
+	backends/common/ffn.c \
+	backends/common/ffn.h \
+	backends/common/gptq.c \
+	backends/common/gptq.h \
+	backends/common/problem.c \
+	backends/common/problem.h \
 	backends/cpu/activation.c \
 	backends/cpu/activation.h \
 	backends/cpu/argmax.c \

@@ -63,9 +63,6 @@ typedef struct ferrum_cpu_loading {
 ferrum_status_t ferrum_cpu_check_block_problem(const ferrum_device_t *device,
                                                ferrum_weight_format_t format, uint32_t k,
                                                ferrum_error_t *err);
-/** The same for GPTQ; @p has_zeros: zero points are stored. */
-ferrum_status_t ferrum_cpu_check_gptq_problem(uint32_t bits, uint32_t group_size, uint32_t k,
-                                              uint32_t n, bool has_zeros, ferrum_error_t *err);
 
 /** Whether blocks of a format and shape are packed by this device. */
 bool ferrum_cpu_packs_blocks(const ferrum_device_t *device, ferrum_weight_format_t format,

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Questions about problems. Loaders and ops refuse through the same checks. */
-#include "backends/cpu/activation.h"
+#include "backends/common/ffn.h"
+#include "backends/common/gptq.h"
+#include "backends/common/problem.h"
 #include "backends/cpu/check.h"
 #include "backends/cpu/entries.h"
 #include "backends/cpu/matrix.h"
@@ -12,33 +14,18 @@ static ferrum_status_t check_matrix(const ferrum_device_t *device, const ferrum_
                                     ferrum_error_t *err)
 {
     if (format == FERRUM_FORMAT_GPTQ)
-        return ferrum_cpu_check_gptq_problem(problem->bits, problem->group_size, k, n,
-                                             problem->asymmetric != 0, err);
+        return ferrum_check_gptq_problem(problem->bits, problem->group_size, k, n,
+                                         problem->asymmetric != 0, err);
     return ferrum_cpu_check_block_problem(device, format, k, err);
 }
 
 static ferrum_status_t check_stack(const ferrum_device_t *device, const ferrum_problem_t *problem,
                                    ferrum_error_t *err)
 {
-    const bool marlin = problem->kind == FERRUM_PROBLEM_MARLIN_STACK;
+    ferrum_weight_format_t format;
 
-    /* Format 0 is f32, and "not relevant" in a problem that can only be GPTQ. */
-    if (marlin && problem->format == 0)
-        return check_matrix(device, problem, FERRUM_FORMAT_GPTQ, problem->k, problem->n, err);
-    if (marlin != (problem->format == FERRUM_FORMAT_GPTQ))
-        return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_FORMAT,
-                           "weight format %u does not go into this kind of stack: GPTQ goes into a "
-                           "Marlin stack, blocks into stacked experts",
-                           problem->format);
-    return check_matrix(device, problem, problem->format, problem->k, problem->n, err);
-}
-
-static ferrum_status_t check_top_k(const ferrum_problem_t *problem, ferrum_error_t *err)
-{
-    if (problem->experts == 0 || problem->top_k <= problem->experts)
-        return FERRUM_OK;
-    return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_TOP_K, "top_k %u exceeds %u experts",
-                       problem->top_k, problem->experts);
+    FERRUM_TRY(ferrum_check_stack_format(problem, &format, err));
+    return check_matrix(device, problem, format, problem->k, problem->n, err);
 }
 
 static ferrum_status_t check_ffn(const ferrum_device_t *device, const ferrum_problem_t *problem,
@@ -46,24 +33,10 @@ static ferrum_status_t check_ffn(const ferrum_device_t *device, const ferrum_pro
 {
     FERRUM_TRY(check_matrix(device, problem, problem->format, problem->k, problem->n, err));
     FERRUM_TRY(check_matrix(device, problem, problem->format_down, problem->n, problem->k, err));
-    FERRUM_TRY(ferrum_cpu_check_activation_kind(problem->activation, err));
+    FERRUM_TRY(ferrum_check_activation_kind(problem->activation, err));
     if (problem->precision > FERRUM_PRECISION_FAST)
         return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_PRECISION, "unknown precision %u",
                            problem->precision);
-    return FERRUM_OK;
-}
-
-static ferrum_status_t check_route(const ferrum_problem_t *problem, ferrum_error_t *err)
-{
-    FERRUM_TRY(check_top_k(problem, err));
-    if (problem->score_function > FERRUM_SCORE_SIGMOID)
-        return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_ROUTING,
-                           "the cpu backend does not know score function %u",
-                           problem->score_function);
-    if (problem->num_groups > 1 && problem->experts % problem->num_groups != 0)
-        return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_ROUTING,
-                           "%u experts do not divide into %u groups", problem->experts,
-                           problem->num_groups);
     return FERRUM_OK;
 }
 
@@ -83,10 +56,10 @@ ferrum_status_t ferrum_cpu_supports(ferrum_device_t *device, const ferrum_proble
     case FERRUM_PROBLEM_MARLIN_STACK:
         return check_stack(device, problem, err);
     case FERRUM_PROBLEM_EXPERT_FFN:
-        FERRUM_TRY(check_top_k(problem, err));
+        FERRUM_TRY(ferrum_check_top_k(problem, err));
         return check_ffn(device, problem, err);
     case FERRUM_PROBLEM_ROUTE:
-        return check_route(problem, err);
+        return ferrum_check_route(problem, err);
     case FERRUM_PROBLEM_ALIGN:
         return FERRUM_OK;
     case FERRUM_PROBLEM_PAGED_ATTENTION:

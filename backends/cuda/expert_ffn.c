@@ -1,105 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 #include "backends/cuda/expert_ffn.h"
+#include "backends/common/ffn.h"
 #include "backends/cuda/entries.h"
 #include "backends/cuda/problems.h"
 
-#include <math.h>
-
-static ferrum_status_t activation_from(const ferrum_activation_t *source,
-                                       ferrum_activation_t *out_activation, ferrum_error_t *err)
-{
-    ferrum_activation_t activation = {.head = FERRUM_HEAD(ferrum_activation_t),
-                                      .kind = FERRUM_ACTIVATION_SILU_MUL};
-
-    if (source) {
-        FERRUM_CHECK_STRUCT(source, FERRUM_ACTIVATION_MIN_SIZE, err);
-        activation.kind = source->kind;
-        activation.alpha = source->alpha;
-        activation.limit = source->limit;
-    }
-    FERRUM_TRY(ferrum_cuda_check_activation_kind(activation.kind, err));
-    if (activation.kind == FERRUM_ACTIVATION_SWIGLU_CLAMPED &&
-        !(isfinite(activation.alpha) && activation.limit > 0.0f))
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_ACTIVATION,
-                           "clamped SwiGLU needs a finite alpha and a limit above 0, not %g and %g",
-                           (double)activation.alpha, (double)activation.limit);
-    *out_activation = activation;
-    return FERRUM_OK;
-}
-
-/** Shape that a role must have. */
-typedef struct role_shape {
-    const char *name;
-    uint32_t experts;
-    uint32_t n;
-    uint32_t k;
-} role_shape_t;
-
-static ferrum_status_t check_role_shape(const role_shape_t *role, uint32_t experts, uint32_t n,
-                                        uint32_t k, ferrum_error_t *err)
-{
-    if (experts == role->experts && n == role->n && k == role->k)
-        return FERRUM_OK;
-    return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_LENGTH,
-                       "expert_ffn_create: %s is [%u, %u, %u], expected [%u, %u, %u]", role->name,
-                       experts, n, k, role->experts, role->n, role->k);
-}
-
-static ferrum_status_t load_gptq_role(ferrum_device_t *device,
-                                      const ferrum_expert_weights_t *source,
-                                      const role_shape_t *role, bool tiles,
-                                      ferrum_cuda_weights_t *out_weights, ferrum_error_t *err)
-{
-    FERRUM_CHECK_STRUCT(source->gptq[0], FERRUM_GPTQ_MIN_SIZE, err);
-    FERRUM_TRY(check_role_shape(role, role->experts, source->gptq[0]->n, source->gptq[0]->k, err));
-    FERRUM_TRY(ferrum_cuda_weights_from_gptq(device, source->gptq, role->experts, tiles,
-                                             out_weights, err));
-    if (source->bias && out_weights->bias)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_BIAS,
-                           "expert_ffn_create: %s has a bias and its GPTQ matrices have one too",
-                           role->name);
-    return FERRUM_OK;
-}
-
 /** Load one role into @p out_weights, which the caller frees whatever happens. */
 static ferrum_status_t load_role(ferrum_device_t *device, const ferrum_expert_weights_t *source,
-                                 const role_shape_t *role, bool tiles,
+                                 const ferrum_ffn_role_t *role, bool tiles,
                                  ferrum_cuda_weights_t *out_weights, ferrum_error_t *err)
 {
-    FERRUM_TRY(ferrum_check_struct("expert_ffn_create", role->name, source,
-                                   FERRUM_EXPERT_WEIGHTS_MIN_SIZE, err));
-    if (!source->gguf == !source->gptq)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_FORMAT,
-                           "expert_ffn_create: %s needs either GGUF or GPTQ weights", role->name);
-    if (source->gptq) {
-        FERRUM_TRY(load_gptq_role(device, source, role, tiles, out_weights, err));
-    } else {
-        FERRUM_CHECK_STRUCT(source->gguf, FERRUM_GGUF_WEIGHTS_MIN_SIZE, err);
-        FERRUM_TRY(check_role_shape(role, source->gguf->experts, source->gguf->rows,
-                                    source->gguf->cols, err));
-        FERRUM_TRY(ferrum_cuda_weights_from_gguf(device, source->gguf, out_weights, err));
-    }
+    FERRUM_TRY(ferrum_check_ffn_role(role, source, err));
+    FERRUM_TRY(source->gptq
+                   ? ferrum_cuda_weights_from_gptq(device, source->gptq, role->experts, tiles,
+                                                   out_weights, err)
+                   : ferrum_cuda_weights_from_gguf(device, source->gguf, out_weights, err));
+    FERRUM_TRY(ferrum_check_ffn_bias(role, source, out_weights->bias != NULL, err));
     return ferrum_cuda_weights_set_bias(device, out_weights, source->bias, err);
-}
-
-static ferrum_status_t check_desc(const ferrum_expert_ffn_desc_t *desc, uint32_t *out_local,
-                                  ferrum_error_t *err)
-{
-    FERRUM_CHECK_STRUCT(desc, FERRUM_EXPERT_FFN_DESC_MIN_SIZE, err);
-    const uint32_t local = desc->local_experts ? desc->local_experts : desc->num_experts;
-    if (desc->hidden == 0 || desc->intermediate == 0)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_LENGTH,
-                           "expert_ffn_create: hidden is %u and intermediate %u", desc->hidden,
-                           desc->intermediate);
-    if (local == 0 || (uint64_t)desc->first_expert + local > desc->num_experts)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_EXPERTS,
-                           "expert_ffn_create: experts %u on for %u do not lie within %u",
-                           desc->first_expert, local, desc->num_experts);
-    if (desc->precision > FERRUM_PRECISION_FAST)
-        return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_PRECISION,
-                           "expert_ffn_create: unknown precision %u", desc->precision);
-    *out_local = local;
-    return FERRUM_OK;
 }
 
 /** One launch takes gate and up: both in tiles of one kind, or neither in tiles. */
@@ -113,11 +29,11 @@ static bool go_together(const ferrum_gpu_weights_t *gate, const ferrum_gpu_weigh
 static ferrum_status_t load_ffn(ferrum_expert_ffn_t *ffn, const ferrum_expert_ffn_desc_t *desc,
                                 ferrum_error_t *err)
 {
-    const role_shape_t gate = {"gate", ffn->local_experts, ffn->intermediate, ffn->hidden};
-    const role_shape_t up = {"up", ffn->local_experts, ffn->intermediate, ffn->hidden};
-    const role_shape_t down = {"down", ffn->local_experts, ffn->hidden, ffn->intermediate};
+    const ferrum_ffn_role_t gate = {"gate", ffn->local_experts, ffn->intermediate, ffn->hidden};
+    const ferrum_ffn_role_t up = {"up", ffn->local_experts, ffn->intermediate, ffn->hidden};
+    const ferrum_ffn_role_t down = {"down", ffn->local_experts, ffn->hidden, ffn->intermediate};
 
-    FERRUM_TRY(activation_from(desc->activation, &ffn->activation, err));
+    FERRUM_TRY(ferrum_activation_from(desc->activation, &ffn->activation, err));
     FERRUM_TRY(load_role(ffn->device, desc->gate, &gate, true, &ffn->gate, err));
     FERRUM_TRY(load_role(ffn->device, desc->up, &up, true, &ffn->up, err));
     if (!go_together(&ffn->gate.gpu, &ffn->up.gpu)) {
@@ -137,7 +53,7 @@ ferrum_status_t ferrum_cuda_expert_ffn_create(ferrum_device_t *device,
 
     FERRUM_CHECK_POINTER(device, err);
     FERRUM_CHECK_POINTER(out_ffn, err);
-    FERRUM_TRY(check_desc(desc, &local, err));
+    FERRUM_TRY(ferrum_check_ffn_desc(desc, &local, err));
     ferrum_expert_ffn_t *ffn = ferrum_cuda_object_new(device, sizeof *ffn, "an expert FFN", err);
     if (!ffn)
         return FERRUM_OUT_OF_MEMORY;

@@ -46,6 +46,12 @@ backends_cuda_cuda_la_SOURCES = \
 	backends/common/check.c \
 	backends/common/check.h \
 	backends/common/entries.h \
+	backends/common/ffn.c \
+	backends/common/ffn.h \
+	backends/common/gptq.c \
+	backends/common/gptq.h \
+	backends/common/problem.c \
+	backends/common/problem.h \
 	backends/cuda/argmax.c \
 	backends/cuda/attention.c \
 	backends/cuda/attention_run.c \

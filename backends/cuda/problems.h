@@ -13,8 +13,6 @@
 
 /** The answer of `supports` for all kinds but attention and graphs. */
 ferrum_status_t ferrum_cuda_check_moe_problem(const ferrum_problem_t *problem, ferrum_error_t *err);
-ferrum_status_t ferrum_cuda_check_activation_kind(ferrum_activation_kind_t kind,
-                                                  ferrum_error_t *err);
 /** A row's scores fit into shared memory. */
 ferrum_status_t ferrum_cuda_check_route_experts(uint32_t experts, ferrum_error_t *err);
 /** A count per expert fits into shared memory. */

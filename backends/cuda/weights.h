@@ -29,11 +29,6 @@ typedef struct ferrum_cuda_weights {
 /** This backend multiplies by a block format at K inputs; UNSUPPORTED with the reason if not. */
 ferrum_status_t ferrum_cuda_check_block_problem(ferrum_weight_format_t format, uint32_t k,
                                                 ferrum_error_t *err);
-/** The same for GPTQ; @p has_zeros: zero points are stored. */
-ferrum_status_t ferrum_cuda_check_gptq_problem(uint32_t bits, uint32_t group_size, uint32_t k,
-                                               uint32_t n, bool has_zeros, ferrum_error_t *err);
-/** Everything that can be wrong with a GPTQ descriptor, its arrays included. */
-ferrum_status_t ferrum_cuda_check_gptq(const ferrum_gptq_t *source, ferrum_error_t *err);
 
 /** Load a slab of blocks. @p out_weights is overwritten; on failure nothing is held. */
 ferrum_status_t ferrum_cuda_weights_from_gguf(ferrum_device_t *device,

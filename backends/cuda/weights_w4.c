@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* GPTQ matrices of 4 bits in the tiled layout of kernels/cuda/w4.cuh, which the expert FFN uses. */
+#include "backends/common/gptq.h"
 #include "backends/cuda/weights.h"
-
-#include <string.h>
 
 enum {
     TILE_N = 16,
@@ -10,13 +9,6 @@ enum {
     TILE_WORDS = 128,
     HALF_STEP = 32 /* the smallest group that the kernels take */
 };
-
-static uint32_t load_u32(const void *base, uint64_t index)
-{
-    uint32_t value;
-    memcpy(&value, (const unsigned char *)base + index * sizeof value, sizeof value);
-    return value;
-}
 
 static uint32_t group_size(const ferrum_gptq_t *source)
 {
@@ -27,7 +19,7 @@ static uint32_t group_size(const ferrum_gptq_t *source)
 static bool in_order(const ferrum_gptq_t *source)
 {
     for (uint32_t k = 0; source->g_idx && k < source->k; k++)
-        if (load_u32(source->g_idx, k) != k / group_size(source))
+        if (ferrum_gptq_u32(source->g_idx, k) != k / group_size(source))
             return false;
     return true;
 }
@@ -75,7 +67,7 @@ static uint32_t code_word(const ferrum_gptq_t *source, uint32_t n0, uint32_t k0,
         const uint32_t k = k0 + 16 * j + lane % 4 * 2 + i / 2 % 2 * 8 + i / 4;
         if (n >= source->n || k >= source->k)
             continue;
-        const uint32_t eight = load_u32(source->qweight, (uint64_t)(k / 8) * source->n + n);
+        const uint32_t eight = ferrum_gptq_u32(source->qweight, (uint64_t)(k / 8) * source->n + n);
         word |= (eight >> k % 8 * 4 & 15) << (4 * (i % 4) + 16 * (i / 4));
     }
     return word;
@@ -96,7 +88,9 @@ static uint32_t zero_at(const ferrum_gptq_t *source, uint32_t group, uint32_t n)
 
     if (!source->qzeros)
         return 8;
-    return (load_u32(source->qzeros, (uint64_t)group * (source->n / 8) + n / 8) >> n % 8 * 4 & 15) +
+    return (ferrum_gptq_u32(source->qzeros, (uint64_t)group * (source->n / 8) + n / 8) >>
+                n % 8 * 4 &
+            15) +
            add;
 }
 

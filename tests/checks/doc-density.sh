@@ -1,13 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The public headers are the manual: at least 40 % of their lines are comment. util.h is code.
+# The public headers are the manual: at least 40 % of their lines are comment. util.h and
+# plain_objects.h are code.
 set -eu
 cd "$FERRUM_TEST_SRCDIR"
 bad=0
 for header in abi/ferrum/*.h plugin/include/ferrum/*.h host/include/ferrum/*.h; do
-    if [ ! -f "$header" ] || [ "$header" = abi/ferrum/util.h ]; then
-        continue
-    fi
+    case $header in
+    abi/ferrum/util.h | abi/ferrum/plain_objects.h) continue ;;
+    esac
+    [ -f "$header" ] || continue
     # Blank lines do not count; a line with code and a trailing comment counts for both.
     awk '
         /^[ \t]*$/ { next }
