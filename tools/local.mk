@@ -25,6 +25,8 @@ ferrum_SOURCES = \
 	tools/ferrum/generate.c \
 	tools/ferrum/info.c \
 	tools/ferrum/inspect.c \
+	tools/ferrum/inspect_held.c \
+	tools/ferrum/inspect_held.h \
 	tools/ferrum/main.c
 ferrum_LDADD = libferrum.la tools/kit/libferrum-kit.la host/runtime/libferrum-runtime.la \
 	host/formats/libferrum-formats.la $(JANSSON_LIBS) $(POPT_LIBS) -lm

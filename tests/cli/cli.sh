@@ -49,6 +49,14 @@ grep -q '^cpu ' "$work/out" && grep -q '^metal-stub ' "$work/out" ||
 expect 0 - "$ferrum" info --json
 expect 0 - "$ferrum" inspect "$model"
 expect 0 - "$ferrum" inspect --json "$gptq"
+for weights in "$model" "$gptq"; do
+    expect 0 - "$ferrum" inspect -b cpu "$weights"
+    grep -q '^loaded .* by cpu .* x the weights$' "$work/out" ||
+        complain "inspect -b cpu does not say what is held"
+done
+expect 0 - "$ferrum" inspect -b cpu --json "$model"
+grep -q '"per_weight_byte"' "$work/out" || complain "inspect -b cpu --json does not say what is held"
+expect 3 nothing "$ferrum" inspect -b nothing "$model"
 expect 0 - "$ferrum" generate -b cpu -m "$model" -p "In the beginning" -n 4 --temperature 0
 [ ! -s "$work/err" ] || complain "generate is not quiet on stderr"
 grep -q '^In the beginning' "$work/out" || complain "generate does not begin with the prompt"

@@ -13,7 +13,7 @@
 #include <string.h>
 
 enum {
-    COLUMNS = 19 + BENCH_COUNTERS
+    COLUMNS = 20 + BENCH_COUNTERS
 };
 
 typedef struct device_bench {
@@ -82,8 +82,9 @@ static ferrum_status_t make_layers(device_bench_t *self, ferrum_error_t *err)
             bench_layer_free(source);
     }
     FERRUM_TRY(self->fused->expert_ffn_info(self->ffn[0], &info, err));
-    fprintf(stderr, "ferrum: %d layers of %s, %s each on the device (%s), %.1f s\n", flags->layers,
-            flags->weights->name, cli_bytes(info.bytes, held), info.kernel, cli_now() - begin);
+    fprintf(stderr, "ferrum: %d layers of %s, %s (%.3f x) each on the device (%s), %.1f s\n",
+            flags->layers, flags->weights->name, cli_bytes(info.bytes, held),
+            (double)info.bytes / (double)info.source_bytes, info.kernel, cli_now() - begin);
     return FERRUM_OK;
 }
 
@@ -172,19 +173,37 @@ static ferrum_status_t count_work(device_bench_t *self, moe_result_t *result, fe
     return be->context_sync(self->ctx, err);
 }
 
+static ferrum_status_t capture(device_bench_t *self, const ferrum_graph_key_t *key,
+                               ferrum_error_t *err)
+{
+    FERRUM_TRY(self->quant->graph_begin(self->ctx, err));
+    const ferrum_status_t status = forward(self, self->calls, err);
+    /* The capture ends in any case; the first error counts. */
+    FERRUM_TRY(self->quant->graph_end(self->ctx, key, status == FERRUM_OK ? err : NULL));
+    return status;
+}
+
+static ferrum_status_t launch(device_bench_t *self, const ferrum_graph_key_t *key,
+                              ferrum_error_t *err)
+{
+    uint32_t launched = 0;
+
+    FERRUM_TRY(self->quant->graph_replay(self->ctx, key, &launched, err));
+    return launched
+               ? FERRUM_OK
+               : ferrum_fail(err, FERRUM_INTERNAL, FERRUM_REASON_OTHER, "the graph was dropped");
+}
+
 static ferrum_status_t replay(device_bench_t *self, const ferrum_graph_key_t *key, double *out_us,
                               ferrum_error_t *err)
 {
     const ferrum_backend_ops_t *be = self->backend;
-    uint32_t launched = 0;
     double ms;
 
     FERRUM_TRY(be->timer_record_start(self->ctx, self->timer, err));
-    FERRUM_TRY(self->quant->graph_replay(self->ctx, key, &launched, err));
+    FERRUM_TRY(launch(self, key, err));
     FERRUM_TRY(be->timer_record_end(self->ctx, self->timer, err));
     FERRUM_TRY(be->timer_elapsed_ms(self->timer, &ms, err));
-    if (!launched)
-        return ferrum_fail(err, FERRUM_INTERNAL, FERRUM_REASON_OTHER, "the graph was dropped");
     *out_us = ms * 1e3 / (double)self->calls;
     return FERRUM_OK;
 }
@@ -195,11 +214,7 @@ static ferrum_status_t time_replays(device_bench_t *self, moe_result_t *result, 
     const ferrum_graph_key_t key = {1, self->tokens};
     double us;
 
-    FERRUM_TRY(self->quant->graph_begin(self->ctx, err));
-    const ferrum_status_t status = forward(self, self->calls, err);
-    /* The capture ends in any case; the first error counts. */
-    FERRUM_TRY(self->quant->graph_end(self->ctx, &key, status == FERRUM_OK ? err : NULL));
-    FERRUM_TRY(status);
+    FERRUM_TRY(capture(self, &key, err));
     FERRUM_TRY(replay(self, &key, &us, err));
     double begin = cli_now();
     while (result->runs < BENCH_MAX_RUNS && !cli_interrupted &&
@@ -210,14 +225,81 @@ static ferrum_status_t time_replays(device_bench_t *self, moe_result_t *result, 
     return self->quant->graph_reset(self->ctx, &key, err);
 }
 
+/* ---- the same bits again ---- */
+
+/* Replay on both streams at once, again and again; the last call's outputs are to be those of the
+ * first replay. @p bits: room for two outputs. */
+static ferrum_status_t compare_replays(device_bench_t *self, device_bench_t *other, char *bits,
+                                       ferrum_error_t *err)
+{
+    const ferrum_graph_key_t key = {2, self->tokens};
+    const ferrum_dtype_t act = self->info->activation_dtype;
+    const uint64_t values = (uint64_t)self->tokens * (uint64_t)self->bench->flags->hidden;
+    const size_t bytes = (size_t)values * 2;
+    device_bench_t *const stream[2] = {self, other};
+
+    for (size_t s = 0; s < 2; s++)
+        FERRUM_TRY(capture(stream[s], &key, err));
+    for (int i = 0; i < self->bench->flags->repeat; i++) {
+        for (size_t s = 0; s < 2; s++)
+            FERRUM_TRY(launch(stream[s], &key, err));
+        for (size_t s = 0; s < 2; s++) {
+            char *here = i == 0 && s == 0 ? bits : bits + bytes;
+            FERRUM_TRY(self->backend->buffer_read(stream[s]->ctx, stream[s]->out, 0, act, here,
+                                                  values, err));
+            if (memcmp(bits, here, bytes) != 0)
+                return ferrum_fail(
+                    err, FERRUM_INTERNAL, FERRUM_REASON_OTHER,
+                    "%u tokens: replay %d on stream %zu has other bits than the first",
+                    self->tokens, i + 1, s + 1);
+        }
+    }
+    return self->quant->graph_reset(self->ctx, &key, err);
+}
+
+static ferrum_status_t repeat(device_bench_t *self, ferrum_error_t *err)
+{
+    const ferrum_backend_ops_t *be = self->backend;
+    const ferrum_dtype_t act = self->info->activation_dtype;
+    const uint64_t values = (uint64_t)self->tokens * (uint64_t)self->bench->flags->hidden;
+    device_bench_t other = *self;
+    char *bits = malloc((size_t)values * 4);
+
+    other.ctx = NULL;
+    other.out = NULL;
+    ferrum_status_t status =
+        bits == NULL
+            ? ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_OTHER, "no memory for outputs")
+            : be->context_new(self->device, NULL, &other.ctx, err);
+    if (status == FERRUM_OK)
+        status = be->buffer_alloc(self->device, act, values, &other.out, err);
+    if (status == FERRUM_OK)
+        status = be->context_sync(self->ctx, err); /* inputs are there for both */
+    if (status == FERRUM_OK)
+        status = forward(&other, self->calls, err); /* gets its scratch */
+    if (status == FERRUM_OK)
+        status = compare_replays(self, &other, bits, err);
+    be->context_free(other.ctx);
+    be->buffer_release(other.out);
+    free(bits);
+    return status;
+}
+
+/* ---- results ---- */
+
+static double limit_us(const device_bench_t *self, const moe_result_t *result)
+{
+    double reading = result->bytes / self->limits.read_gbps / 1e3;
+    double arithmetic = result->ops / self->limits.act_gops / 1e3;
+    return reading > arithmetic ? reading : arithmetic;
+}
+
 static void print_row(device_bench_t *self, const moe_result_t *result)
 {
     const ferrum_limits_t *limits = &self->limits;
     double gbps = result->bytes / result->us_median / 1e3;
     double gops = result->ops / result->us_median / 1e3;
-    double reading = result->bytes / limits->read_gbps / 1e3;
-    double arithmetic = result->ops / limits->act_gops / 1e3;
-    double limit = reading > arithmetic ? reading : arithmetic;
+    double limit = limit_us(self, result);
     const moe_flags_t *flags = self->bench->flags;
     bench_cell_t cells[COLUMNS] = {
         {"format", flags->weights->name, 0, 0},
@@ -238,6 +320,7 @@ static void print_row(device_bench_t *self, const moe_result_t *result)
         {"limit_us", NULL, limit, 2},
         {"times_limit", NULL, result->us_median / limit, 2},
         {"rel_error", flags->no_error ? "-" : NULL, result->error, -1},
+        {"same_replays", NULL, flags->repeat, 0},
         {"device", self->info->name, 0, 0},
     };
     bench_counters_cells(&result->before, &result->after, (double)self->calls,
@@ -252,28 +335,51 @@ static size_t most_calls(const moe_flags_t *flags)
     return calls > layers ? calls : layers;
 }
 
-static ferrum_status_t measure(device_bench_t *self, uint32_t tokens, ferrum_error_t *err)
+static ferrum_status_t measure(device_bench_t *self, uint32_t tokens, moe_result_t *result,
+                               ferrum_error_t *err)
 {
     const moe_flags_t *flags = self->bench->flags;
     size_t calls = bench_moe_routings(flags, tokens), most = most_calls(flags);
-    moe_result_t result = {0};
 
+    *result = (moe_result_t){0};
     self->tokens = tokens;
     self->calls = calls < most ? calls : most;
-    bench_moe_inputs(self->bench, tokens, self->calls, &result);
+    bench_moe_inputs(self->bench, tokens, self->calls, result);
     ferrum_status_t status = upload(self, err);
     if (status == FERRUM_OK && !flags->no_error)
-        status = check_error(self, &result.error, err);
+        status = check_error(self, &result->error, err);
     if (status == FERRUM_OK)
-        status = count_work(self, &result, err);
+        status = count_work(self, result, err);
     if (status == FERRUM_OK)
-        status = time_replays(self, &result, err);
+        status = time_replays(self, result, err);
+    if (status == FERRUM_OK && flags->repeat > 0)
+        status = repeat(self, err);
     drop_buffers(self);
     if (status == FERRUM_OK && cli_interrupted)
         return ferrum_fail(err, FERRUM_CANCELLED, FERRUM_REASON_NONE, "interrupted");
-    if (status == FERRUM_OK)
-        print_row(self, &result);
     return status;
+}
+
+/* One measurement for each line of the standard input. */
+static ferrum_status_t serve_requests(device_bench_t *self, ferrum_error_t *err)
+{
+    char line[64];
+    uint32_t tokens;
+    moe_result_t result;
+
+    puts("ready");
+    fflush(stdout);
+    while (fgets(line, sizeof line, stdin) != NULL) {
+        if (!bench_moe_request(self->bench->flags, line, &tokens))
+            return ferrum_fail(err, FERRUM_INVALID_INPUT, FERRUM_REASON_OTHER,
+                               "request \"%s\" is not one of --tokens", line);
+        FERRUM_TRY(measure(self, tokens, &result, err));
+        printf("us=%.2f min=%.2f limit=%.2f times_limit=%.2f error=%.1e\n", result.us_median,
+               result.us_min, limit_us(self, &result), result.us_median / limit_us(self, &result),
+               result.error);
+        fflush(stdout);
+    }
+    return FERRUM_OK;
 }
 
 static ferrum_status_t run(device_bench_t *self, ferrum_error_t *err)
@@ -284,10 +390,15 @@ static ferrum_status_t run(device_bench_t *self, ferrum_error_t *err)
     FERRUM_TRY(self->backend->timer_new(self->device, &self->timer, err));
     FERRUM_TRY(make_layers(self, err));
     FERRUM_TRY(measure_limits(self, err));
+    if (flags->requests)
+        return serve_requests(self, err);
     self->bench->table.output = flags->table;
     bench_table_begin(&self->bench->table);
-    for (size_t i = 0; i < flags->token_count; i++)
-        FERRUM_TRY(measure(self, flags->token_list[i], err));
+    for (size_t i = 0; i < flags->token_count; i++) {
+        moe_result_t result;
+        FERRUM_TRY(measure(self, flags->token_list[i], &result, err));
+        print_row(self, &result);
+    }
     bench_table_end(&self->bench->table);
     return FERRUM_OK;
 }
@@ -309,9 +420,7 @@ int bench_moe_device(moe_bench_t *bench)
     };
     int rc;
 
-    if (bench->flags->requests) {
-        rc = cli_error(CLI_USAGE, "--requests does not work on a device with its own memory");
-    } else if (self.ffn == NULL || self.ids == NULL) {
+    if (self.ffn == NULL || self.ids == NULL) {
         rc = cli_error(CLI_RESOURCES, "out of memory for %zu layers", layers);
     } else {
         ferrum_status_t status = run(&self, &err);

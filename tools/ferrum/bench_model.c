@@ -143,6 +143,10 @@ static int run(const model_flags_t *flags)
     if (rc != CLI_OK)
         return rc;
     ferrum_status_t status = ferrum_model_get_info(model, &info, &err);
+    char held[24];
+    if (status == FERRUM_OK)
+        fprintf(stderr, "ferrum: %s of memory for the weights\n",
+                cli_bytes(info.weight_bytes, held));
     float *logits = NULL;
     uint32_t *tokens = NULL;
     if (status == FERRUM_OK) {

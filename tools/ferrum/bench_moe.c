@@ -218,10 +218,17 @@ static int measure(moe_bench_t *bench, ferrum_session_t *session, uint32_t token
     return CLI_OK;
 }
 
-static bool listed(const moe_flags_t *flags, uint32_t tokens)
+bool bench_moe_request(const moe_flags_t *flags, char *line, uint32_t *out_tokens)
 {
+    uint32_t list[BENCH_MAX_LIST];
+    size_t count;
+
+    line[strcspn(line, "\n")] = '\0';
+    if (!parse_list(line, list, &count) || count != 1)
+        return false;
+    *out_tokens = list[0];
     for (size_t i = 0; i < flags->token_count; i++)
-        if (flags->token_list[i] == tokens)
+        if (flags->token_list[i] == list[0])
             return true;
     return false;
 }
@@ -232,16 +239,14 @@ static int serve_requests(moe_bench_t *bench, ferrum_session_t *session, bench_m
                           bench_limits_t *limits)
 {
     char line[64];
-    uint32_t list[BENCH_MAX_LIST];
-    size_t count;
+    uint32_t tokens;
     puts("ready");
     fflush(stdout);
     while (fgets(line, sizeof line, stdin) != NULL) {
-        line[strcspn(line, "\n")] = '\0';
-        if (!parse_list(line, list, &count) || count != 1 || !listed(bench->flags, list[0]))
+        if (!bench_moe_request(bench->flags, line, &tokens))
             return cli_error(CLI_USAGE, "request \"%s\" is not one of --tokens", line);
         moe_result_t result;
-        int rc = measure(bench, session, list[0], &result);
+        int rc = measure(bench, session, tokens, &result);
         if (rc != CLI_OK)
             return rc;
         if (!bench_machine_read(machine, limits))
@@ -334,9 +339,11 @@ static int make_layers(moe_bench_t *bench)
         memcpy(kernel, info.kernel, sizeof kernel);
     }
     char source[24], held[24];
-    fprintf(stderr, "ferrum: %d layers of %s, %s as given, %s held by the backend (%s), %.1f s\n",
+    fprintf(stderr,
+            "ferrum: %d layers of %s, %s as given, %s (%.3f x) held by the backend (%s), %.1f s\n",
             flags->layers, flags->weights->name, cli_bytes(source_bytes, source),
-            cli_bytes(held_bytes, held), kernel, cli_now() - begin);
+            cli_bytes(held_bytes, held), (double)held_bytes / (double)source_bytes, kernel,
+            cli_now() - begin);
     return CLI_OK;
 }
 
@@ -406,8 +413,8 @@ static int check_flags(moe_flags_t *flags)
         return cli_error(CLI_USAGE, "--requests wants one thread count");
     if (flags->hidden <= 0 || flags->intermediate <= 0 || flags->experts <= 0 ||
         flags->top_k <= 0 || flags->layers <= 0 || flags->calls <= 0 || flags->group < 0 ||
-        flags->hidden > 1 << 20 || flags->intermediate > 1 << 20 || flags->experts > 1 << 16 ||
-        flags->layers > 1 << 12 || flags->calls > 1 << 16)
+        flags->repeat < 0 || flags->hidden > 1 << 20 || flags->intermediate > 1 << 20 ||
+        flags->experts > 1 << 16 || flags->layers > 1 << 12 || flags->calls > 1 << 16)
         return cli_error(CLI_USAGE, "shapes must be positive and of a sane size");
     if (flags->top_k > flags->experts)
         return cli_error(CLI_USAGE, "--top-k %d exceeds --experts %d", flags->top_k,
@@ -442,6 +449,8 @@ int cli_bench_moe(int argc, const char **argv)
         {"skew", '\0', POPT_ARG_NONE, &flags.skew, 0, "route all tokens to the same experts", NULL},
         {"requests", '\0', POPT_ARG_NONE, &flags.requests, 0,
          "read token counts from stdin, measure each when it comes", NULL},
+        {"repeat", '\0', POPT_ARG_INT, &flags.repeat, 0,
+         "on a device: replays on two streams that must have the same bits (0)", "N"},
         {"no-error", '\0', POPT_ARG_NONE, &flags.no_error, 0, "skip the f64 reference", NULL},
         {"output", 'o', POPT_ARG_STRING, &flags.output, 0, "md, csv or json (md)", "KIND"},
         {"backend", 'b', POPT_ARG_STRING, &cli_backend.backend, 0,

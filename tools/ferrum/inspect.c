@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* `ferrum inspect`: metadata, tensors and memory need of a model, without loading it. */
-#include "tools/ferrum/cli.h"
-
-#include "host/formats/gguf.h"
-#include "host/formats/model_config.h"
-#include "host/formats/safetensors.h"
+#include "tools/ferrum/inspect_held.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -154,7 +150,14 @@ static void print_config(const ferrum_model_config_t *config)
     }
 }
 
-static void print_summary(const ferrum_model_config_t *config, const shares_t *shares)
+/* What the backend would make of the bytes in the file. */
+static double held_ratio(const held_t *held, const shares_t *shares)
+{
+    return shares->bytes > 0 ? (double)held->bytes / (double)shares->bytes : 0;
+}
+
+static void print_summary(const ferrum_model_config_t *config, const shares_t *shares,
+                          const held_t *held)
 {
     char text[24], other[24];
     printf("weights   %s:", cli_bytes(shares->bytes, text));
@@ -162,6 +165,9 @@ static void print_summary(const ferrum_model_config_t *config, const shares_t *s
         printf("%s %s %s (%u)", i ? "," : "", shares->item[i].name,
                cli_bytes(shares->item[i].bytes, other), shares->item[i].tensors);
     printf("\n");
+    if (held != NULL)
+        printf("loaded    %s by %s (%s): %.3f x the weights\n", cli_bytes(held->bytes, text),
+               held->backend, held->detail, held_ratio(held, shares));
     if (config != NULL) {
         uint64_t kv = kv_bytes(config, KV_POSITIONS);
         printf("memory    %s = weights + %s of KV cache for %d positions on cpu\n",
@@ -169,7 +175,8 @@ static void print_summary(const ferrum_model_config_t *config, const shares_t *s
     }
 }
 
-static int print_json(const char *path, const ferrum_model_config_t *config, const shares_t *shares)
+static int print_json(const char *path, const ferrum_model_config_t *config, const shares_t *shares,
+                      const held_t *held)
 {
     json_t *formats = json_object();
     for (size_t i = 0; i < shares->count; i++)
@@ -178,6 +185,11 @@ static int print_json(const char *path, const ferrum_model_config_t *config, con
                                       "tensors", (int)shares->item[i].tensors));
     json_t *root = json_pack("{s:s, s:I, s:o}", "path", path, "weight_bytes",
                              (json_int_t)shares->bytes, "formats", formats);
+    if (root != NULL && held != NULL)
+        json_object_set_new(root, "loaded",
+                            json_pack("{s:s, s:I, s:f}", "backend", held->backend, "bytes",
+                                      (json_int_t)held->bytes, "per_weight_byte",
+                                      held_ratio(held, shares)));
     if (root != NULL && config != NULL)
         json_object_set_new(
             root, "config",
@@ -201,17 +213,17 @@ static int print_json(const char *path, const ferrum_model_config_t *config, con
  * the reason is printed instead of the config. */
 static int report(const char *path, bool as_json, ferrum_status_t config_status,
                   const ferrum_model_config_t *config, const ferrum_error_t *err,
-                  const shares_t *shares)
+                  const shares_t *shares, const held_t *held)
 {
     if (as_json) {
-        int rc = print_json(path, config_status == FERRUM_OK ? config : NULL, shares);
+        int rc = print_json(path, config_status == FERRUM_OK ? config : NULL, shares, held);
         return rc == CLI_OK ? cli_finish_output() : rc;
     }
     if (config_status == FERRUM_OK)
         print_config(config);
     else
         printf("model     cannot be run: %s\n", err->message);
-    print_summary(config_status == FERRUM_OK ? config : NULL, shares);
+    print_summary(config_status == FERRUM_OK ? config : NULL, shares, held);
     return cli_finish_output();
 }
 
@@ -221,16 +233,22 @@ static int inspect_gguf(const char *path, bool each, bool as_json)
     ferrum_gguf_t *gguf;
     ferrum_model_config_t config;
     shares_t shares = {.count = 0};
+    held_t held;
+    int rc = CLI_OK;
     ferrum_status_t status = ferrum_gguf_open(path, &gguf, &err);
     if (status != FERRUM_OK)
         return cli_fail(&err, status, CLI_MODEL);
+    status = ferrum_model_config_from_gguf(gguf, &config, &err);
+    const bool asked = cli_backend.backend != NULL && status == FERRUM_OK;
+    if (asked && (rc = held_of_gguf(gguf, &held)) != CLI_OK)
+        goto close_gguf;
     if (!as_json)
         printf("file      %s: GGUF version %u, %u keys, %u tensors\n", path,
                ferrum_gguf_version(gguf), ferrum_gguf_key_count(gguf),
                ferrum_gguf_tensor_count(gguf));
     list_gguf(gguf, each && !as_json, &shares);
-    status = ferrum_model_config_from_gguf(gguf, &config, &err);
-    int rc = report(path, as_json, status, &config, &err, &shares);
+    rc = report(path, as_json, status, &config, &err, &shares, asked ? &held : NULL);
+close_gguf:
     ferrum_gguf_close(gguf);
     return rc;
 }
@@ -241,20 +259,26 @@ static int inspect_safetensors(const char *path, bool directory, bool each, bool
     ferrum_safetensors_t *checkpoint;
     ferrum_model_config_t config;
     shares_t shares = {.count = 0};
+    held_t held;
+    int rc = CLI_OK;
     ferrum_status_t status = ferrum_safetensors_open(path, &checkpoint, &err);
     if (status != FERRUM_OK)
         return cli_fail(&err, status, CLI_MODEL);
-    if (!as_json)
-        printf("file      %s: safetensors, %u files, %u tensors\n", path,
-               ferrum_safetensors_shard_count(checkpoint),
-               ferrum_safetensors_tensor_count(checkpoint));
-    list_safetensors(checkpoint, each && !as_json, &shares);
     if (directory)
         status = ferrum_model_config_from_directory(path, &config, &err);
     else
         status = ferrum_fail(&err, FERRUM_UNSUPPORTED, FERRUM_REASON_OTHER,
                              "a single safetensors file has no config.json; name its directory");
-    int rc = report(path, as_json, status, &config, &err, &shares);
+    const bool asked = cli_backend.backend != NULL && status == FERRUM_OK;
+    if (asked && (rc = held_of_checkpoint(checkpoint, &config, &held)) != CLI_OK)
+        goto close_checkpoint;
+    if (!as_json)
+        printf("file      %s: safetensors, %u files, %u tensors\n", path,
+               ferrum_safetensors_shard_count(checkpoint),
+               ferrum_safetensors_tensor_count(checkpoint));
+    list_safetensors(checkpoint, each && !as_json, &shares);
+    rc = report(path, as_json, status, &config, &err, &shares, asked ? &held : NULL);
+close_checkpoint:
     ferrum_safetensors_close(checkpoint);
     return rc;
 }
@@ -265,10 +289,13 @@ int cli_inspect(int argc, const char **argv)
     const struct poptOption table[] = {
         {"tensors", '\0', POPT_ARG_NONE, &each, 0, "list metadata and every tensor", NULL},
         {"json", '\0', POPT_ARG_NONE, &as_json, 0, "one JSON object", NULL},
+        {"backend", 'b', POPT_ARG_STRING, &cli_backend.backend, 0,
+         "say what this backend would hold of the weights", "SPEC"},
         POPT_TABLEEND};
     poptContext context;
     bool help;
-    int rc = cli_parse(argc, argv, table, "inspect [--tensors] [--json] PATH", &context, &help);
+    int rc = cli_parse(argc, argv, table, "inspect [--tensors] [--json] [-b SPEC] PATH", &context,
+                       &help);
     if (rc != CLI_OK || help)
         return rc;
     const char *path = poptGetArg(context);
