@@ -4,6 +4,7 @@ pkginclude_HEADERS += \
 	abi/ferrum/host.h \
 	abi/ferrum/limits.h \
 	abi/ferrum/moe_fused.h \
+	abi/ferrum/plain_objects.h \
 	abi/ferrum/plugin.h \
 	abi/ferrum/quant_llm.h \
 	abi/ferrum/types.h \

@@ -119,14 +119,14 @@ static ferrum_status_t hostile_device_open(const ferrum_host_t *host,
         return FERRUM_DEVICE_ERROR;
     if (wants("lines-create"))
         return ferrum_fail(err, FERRUM_DEVICE_ERROR, FERRUM_REASON_OTHER, "no device\nsorry");
-    return device_open(host, options, out_device, err);
+    return ferrum_plain_device_open(host, options, out_device, err);
 }
 
 static void hostile_device_release(ferrum_device_t *device)
 {
     if (!device && wants("crash-null"))
         crash();
-    device_release(device);
+    ferrum_plain_device_release(device);
 }
 
 static ferrum_status_t hostile_device_info(const ferrum_device_t *device,
@@ -145,16 +145,15 @@ UNWATCHED static ferrum_status_t add_inplace(ferrum_context_t *ctx, ferrum_buffe
     unsigned char *to, *from;
     static uint32_t calls;
     misbehave_at("forward");
-    if (wants("unchecked-forward")) /* believes whatever it is given */
+    if (wants("unchecked-forward")) { /* believes whatever it is given */
         to = r->data, from = x->data;
-    else if (wants("half-forward")) /* writes before it has looked at everything */
-    {
-        FERRUM_TRY(range_of(r, FERRUM_DTYPE_F32, 0, len, &to, err));
-        memset(to, 0, len * sizeof(float));
-        FERRUM_TRY(range_of(x, FERRUM_DTYPE_F32, 0, len, &from, err));
     } else {
-        FERRUM_TRY(range_of(r, FERRUM_DTYPE_F32, 0, len, &to, err));
-        FERRUM_TRY(range_of(x, FERRUM_DTYPE_F32, 0, len, &from, err));
+        to = ferrum_plain_range(r, FERRUM_DTYPE_F32, 0, len, err);
+        if (to && wants("half-forward")) /* writes before it has looked at everything */
+            memset(to, 0, len * sizeof(float));
+        from = to ? ferrum_plain_range(x, FERRUM_DTYPE_F32, 0, len, err) : NULL;
+        if (!from)
+            return FERRUM_INVALID_ARGUMENT;
     }
     if (wants("refuse-forward"))
         return FERRUM_UNSUPPORTED; /* and does not say why */

@@ -21,7 +21,7 @@ block()
 block start >start.sh
 block code >code.c
 block tables >tables.sh
-block build | sed "s/^cc /${CC:-cc} /" >build.sh
+block build | sed "s|^cc |${CC:-cc} |" >build.sh
 for file in start.sh code.c tables.sh build.sh; do
     [ -s $file ] || { echo "the guide has no block for $file"; exit 1; }
 done
