@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Opening: every broken, incomplete or unsupported file is refused with a clear error. */
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -245,6 +246,41 @@ START_TEST(incomplete_folders)
 }
 END_TEST
 
+/* Kilobytes of all mappings of a file that are in this process's memory; -1: the system does not
+ * tell. */
+static long resident_kb(const char *file)
+{
+    char line[1024];
+    long sum = -1, kb;
+    bool inside = false;
+    FILE *maps = fopen("/proc/self/smaps", "r");
+    if (!maps)
+        return -1;
+    while (fgets(line, sizeof line, maps)) {
+        if (strchr(line, '-') && strchr(line, ':') > strchr(line, '-'))
+            inside = strstr(line, file) != NULL;
+        if (inside && sscanf(line, "Rss: %ld", &kb) == 1)
+            sum = (sum < 0 ? 0 : sum) + kb;
+    }
+    (void)fclose(maps);
+    return sum;
+}
+
+/* Weights that the backend has packed are not held a second time by the file's mapping. */
+START_TEST(packed_pages_are_given_back)
+{
+    ferrum_test_path_t file;
+    ferrum_model_info_t info = {.head = FERRUM_HEAD(ferrum_model_info_t)};
+    ferrum_test_source_path("models/tiny-qwen3moe-q4_k.gguf", file);
+    ferrum_model_t *model = ferrum_fixture_model(&fixture, file, 16, 1);
+    ck_assert_int_eq(ferrum_model_get_info(model, &info, &err), FERRUM_OK);
+    const long mapped_kb = resident_kb("tiny-qwen3moe-q4_k.gguf");
+    if (mapped_kb >= 0)
+        ck_assert_int_lt(mapped_kb, (long)(info.weight_bytes / 1024 / 8));
+    ferrum_model_free(model);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("model_files");
@@ -260,6 +296,7 @@ int main(void)
     tcase_add_test(tests, broken_checkpoints);
     tcase_add_test(tests, broken_tokenizer);
     tcase_add_test(tests, incomplete_folders);
+    tcase_add_test(tests, packed_pages_are_given_back);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
