@@ -18,10 +18,11 @@
 #define FERRUM_UNROLL
 #define FERRUM_NO_UNROLL
 
-#define FERRUM_KERNEL(threads, name, ...)                                                          \
+#define FERRUM_KERNEL_FOR(capability, threads, name, ...)                                          \
     extern "C" void name(__VA_ARGS__);                                                             \
-    static gpu::emu::registration ferrum_registration_##name(#name, threads, name);          \
+    static gpu::emu::registration ferrum_registration_##name(#name, threads, capability, name);    \
     extern "C" void name(__VA_ARGS__)
+#define FERRUM_KERNEL(threads, name, ...) FERRUM_KERNEL_FOR(0, threads, name, __VA_ARGS__)
 #define FERRUM_KERNEL_OCCUPANCY(threads, blocks, name, ...) FERRUM_KERNEL(threads, name, __VA_ARGS__)
 
 #define FERRUM_EMU_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
@@ -59,7 +60,7 @@ struct registration {
     ferrum_emu_kernel_t kernel;
 
     template <class... A>
-    registration(const char *name, uint32_t threads, void (*function)(A...))
+    registration(const char *name, uint32_t threads, uint32_t capability, void (*function)(A...))
     {
         kernel.name = name;
         kernel.function = reinterpret_cast<void (*)()>(function);
@@ -67,6 +68,7 @@ struct registration {
         kernel.param_sizes = invoker<A...>::sizes;
         kernel.param_count = sizeof...(A);
         kernel.max_threads = threads;
+        kernel.capability = capability;
         kernel.next = nullptr;
         ferrum_emu_register(&kernel);
     }

@@ -9,6 +9,9 @@
 #ifndef FERRUM_KERNELS_CUDA_DEVICE_EMU_SM90_CUH
 #define FERRUM_KERNELS_CUDA_DEVICE_EMU_SM90_CUH
 
+/* There is no such kernel on devices of another generation. */
+#define FERRUM_KERNEL_SM90A(threads, name, ...) FERRUM_KERNEL_FOR(90, threads, name, __VA_ARGS__)
+
 namespace gpu
 {
 namespace emu

@@ -7,6 +7,10 @@
 #ifndef FERRUM_KERNELS_CUDA_DEVICE_PTX_SM90_CUH
 #define FERRUM_KERNELS_CUDA_DEVICE_PTX_SM90_CUH
 
+/** Head of a kernel for one block of @p threads threads per multiprocessor. */
+#define FERRUM_KERNEL_SM90A(threads, name, ...)                                                    \
+    FERRUM_KERNEL_OCCUPANCY(threads, 1, name, __VA_ARGS__)
+
 namespace gpu
 {
 /* Barriers in shared memory. */

@@ -25,6 +25,7 @@ typedef struct ferrum_emu_kernel {
     const size_t *param_sizes;
     size_t param_count;
     uint32_t max_threads; /**< launch bound */
+    uint32_t capability;  /**< of the only devices that have it; 0: all */
     struct ferrum_emu_kernel *next;
 } ferrum_emu_kernel_t;
 

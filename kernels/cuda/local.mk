@@ -13,7 +13,8 @@ cuda_kernel_sources = \
 	kernels/cuda/qkv.cu \
 	kernels/cuda/route.cu \
 	kernels/cuda/rows.cu \
-	kernels/cuda/w4.cu
+	kernels/cuda/w4.cu \
+	kernels/cuda/w4_wgmma.cu
 cuda_kernel_headers = \
 	kernels/cuda/args.h \
 	kernels/cuda/attention.cuh \
@@ -25,5 +26,6 @@ cuda_kernel_headers = \
 	kernels/cuda/tiles.cuh \
 	kernels/cuda/w4.cuh \
 	kernels/cuda/w4_stages.cuh \
+	kernels/cuda/w4_wgmma.cuh \
 	kernels/cuda/weights.cuh
 EXTRA_DIST += $(cuda_kernel_sources) $(cuda_kernel_headers)

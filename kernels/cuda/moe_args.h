@@ -99,6 +99,11 @@ typedef struct ferrum_product_args {
     (FERRUM_W4_STAGES * (((up) ? 5120u : 2560u) + ((rows) == 1u ? 4u : (rows)) * 128u) +           \
      ((up) ? 4096u : 2048u) * ((rows) < 8u ? 1u : (rows) / 8u) + (rows)*16u)
 
+/** w4_wgmma_*: shared memory of a block for tiles of @p rows rows. */
+#define FERRUM_W4_WGMMA_STAGES 6u
+#define FERRUM_W4_WGMMA_SHARED_BYTES(rows)                                                         \
+    (FERRUM_W4_WGMMA_STAGES * ((rows)*128u + 5136u) + (rows) * (528u + 16u))
+
 enum {
     FERRUM_DISPATCHES = 256 /**< most of one launch; kernels' parameters may have 32764 bytes */
 };

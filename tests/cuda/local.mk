@@ -19,13 +19,15 @@ cuda_tests = \
 	tests/cuda/test_moe \
 	tests/cuda/test_ops \
 	tests/cuda/test_tokens \
-	tests/cuda/test_w4
+	tests/cuda/test_w4 \
+	tests/cuda/test_wgmma
 check_PROGRAMS += $(cuda_tests)
 TESTS += $(cuda_tests)
-THREADED_NEEDS += tests/cuda/test_attention tests/cuda/test_moe
+THREADED_NEEDS += tests/cuda/test_attention tests/cuda/test_moe tests/cuda/test_routed
 
 # The same with more schedules than there is time for in every build.
-check-cuda-long: all tests/cuda/test_attention tests/cuda/test_moe tests/cuda_emu/libcuda-emu.la
+check-cuda-long: all tests/cuda/test_attention tests/cuda/test_moe tests/cuda/test_routed \
+		tests/cuda_emu/libcuda-emu.la
 	$(AM_TESTS_ENVIRONMENT) FERRUM_TEST_CUDA_SEEDS="$$(seq -s " " 9 100)" \
 		$(SHELL) '$(srcdir)/tests/cuda/races.sh'
 .PHONY: check-cuda-long
@@ -69,6 +71,12 @@ tests_cuda_test_moe_LDADD = $(cuda_tests_ldadd) -lm
 tests_cuda_test_ops_CPPFLAGS = $(cuda_tests_cppflags)
 tests_cuda_test_ops_SOURCES = tests/cuda/test_ops.c $(cuda_tests_fixture)
 tests_cuda_test_ops_LDADD = $(cuda_tests_ldadd)
+check_PROGRAMS += tests/cuda/test_routed
+TESTS += tests/cuda/test_routed
+tests_cuda_test_routed_CPPFLAGS = $(cuda_tests_cppflags)
+tests_cuda_test_routed_SOURCES = \
+	tests/cuda/test_routed.c tests/cuda/layers.c tests/cuda/layers.h $(cuda_tests_fixture)
+tests_cuda_test_routed_LDADD = $(cuda_tests_ldadd) -lm
 check_PROGRAMS += tests/cuda/test_tile_choice
 TESTS += tests/cuda/test_tile_choice
 tests_cuda_test_tile_choice_CPPFLAGS = $(cuda_tests_cppflags)
@@ -80,8 +88,12 @@ tests_cuda_test_tokens_CPPFLAGS = $(cuda_tests_cppflags) \
 tests_cuda_test_tokens_SOURCES = tests/cuda/test_tokens.c $(cuda_tests_fixture)
 tests_cuda_test_tokens_LDADD = libferrum.la $(cuda_tests_ldadd) $(JANSSON_LIBS)
 tests_cuda_test_w4_CPPFLAGS = $(cuda_tests_cppflags)
-tests_cuda_test_w4_SOURCES = tests/cuda/test_w4.c $(cuda_emu_fixture)
+cuda_w4_cases = tests/cuda/w4_cases.c tests/cuda/w4_cases.h $(cuda_emu_fixture)
+tests_cuda_test_w4_SOURCES = tests/cuda/test_w4.c $(cuda_w4_cases)
 tests_cuda_test_w4_LDADD = $(CHECK_LIBS) -lm
+tests_cuda_test_wgmma_CPPFLAGS = $(cuda_tests_cppflags)
+tests_cuda_test_wgmma_SOURCES = tests/cuda/test_wgmma.c $(cuda_w4_cases)
+tests_cuda_test_wgmma_LDADD = $(CHECK_LIBS) -lm
 endif
 endif
 endif

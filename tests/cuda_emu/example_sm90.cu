@@ -47,17 +47,18 @@ template <class T, uint32_t N> struct wrap_wgmma {
     {                                                                                              \
         gpu::wgmma_m64n##N##k16_##type(d, a, b, accumulate);                                       \
     }                                                                                              \
-    FERRUM_KERNEL_INSTANCE(                                                                        \
-        128, wrap_wgmma_##N##_##type, (wrap_wgmma<gpu::type##_t, N>::run),                         \
-        (const uint32_t *a, const uint32_t *b, float *d, uint32_t part, uint32_t accumulate),      \
-        (a, b, d, part, accumulate))
+    FERRUM_KERNEL_SM90A(128, wrap_wgmma_##N##_##type, const uint32_t *a, const uint32_t *b,        \
+                        float *d, uint32_t part, uint32_t accumulate)                              \
+    {                                                                                              \
+        wrap_wgmma<gpu::type##_t, N>::run(a, b, d, part, accumulate);                              \
+    }
 WGMMA(64, f16)
 WGMMA(64, bf16)
 WGMMA(128, f16)
 WGMMA(128, bf16)
 
 /* Thread 64 sends `count` parts of 256 bytes through two places; threads 0..63 add them up. */
-FERRUM_KERNEL(96, wrap_mbarrier, const uint32_t *in, uint32_t *out, uint32_t count)
+FERRUM_KERNEL_SM90A(96, wrap_mbarrier, const uint32_t *in, uint32_t *out, uint32_t count)
 {
     uint64_t *full = gpu::shared_memory<uint64_t>(), *empty = full + 2;
     uint32_t *places = gpu::shared_memory<uint32_t>(128);
@@ -200,7 +201,7 @@ struct example_wgmma {
     }
 };
 
-FERRUM_KERNEL_OCCUPANCY(256, 1, example_wgmma_f16, const unsigned char *a, const unsigned char *b, float *d,
+FERRUM_KERNEL_SM90A(256, example_wgmma_f16, const unsigned char *a, const unsigned char *b, float *d,
               uint32_t steps, uint32_t bug)
 {
     example_wgmma example = {nullptr, nullptr, steps, bug};

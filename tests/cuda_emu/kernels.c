@@ -124,7 +124,7 @@ CUresult cuModuleGetFunction(CUfunction *out_function, CUmodule module, const ch
         }
     }
     kernel = emu_kernel_find(name);
-    if (kernel == NULL)
+    if (kernel == NULL || (kernel->capability != 0 && kernel->capability != emu_options.sm))
         return emu_leave(CUDA_ERROR_NOT_FOUND);
     function = calloc(1, sizeof *function);
     if (function == NULL)

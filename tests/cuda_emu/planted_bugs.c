@@ -150,6 +150,8 @@ int main(int argc, char **argv)
         printf("%s\n", SANITIZER);
         return 0;
     }
+    if (strncmp(bug, "sm90-", 5) == 0)
+        setenv("FERRUM_TEST_CUDA_EMU_SM", "90", 1);
     if (!fixture_open())
         return 77;
     fixture_begin();

@@ -136,6 +136,7 @@ int main(void)
     Suite *suite = suite_create("cuda_emu sm90");
     TCase *tcase = tcase_create("sm90");
 
+    setenv("FERRUM_TEST_CUDA_EMU_SM", "90", 1);
     if (!fixture_open())
         return 77;
     tcase_set_timeout(tcase, 60);
