@@ -3,9 +3,12 @@
 #include "backends/cuda/check.h"
 #include "backends/cuda/cublaslt.h"
 #include "backends/cuda/entries.h"
+#include "backends/cuda/plan_ahead.h"
 
-ferrum_status_t ferrum_cuda_check_alive(const ferrum_context_t *ctx, ferrum_error_t *err)
+ferrum_status_t ferrum_cuda_check_alive(ferrum_context_t *ctx, ferrum_error_t *err)
 {
+    if (ctx->ahead)
+        ctx->ahead->made = false;
     if (ctx->lost == CUDA_SUCCESS)
         return FERRUM_OK;
     return ferrum_fail(err, FERRUM_DEVICE_LOST, FERRUM_REASON_OTHER,
@@ -86,6 +89,7 @@ void ferrum_cuda_context_free(ferrum_context_t *ctx)
     ferrum_cuda_leave(device);
     for (int i = 0; i < FERRUM_CUDA_SCRATCH_KINDS; i++)
         ferrum_cuda_memory_free(ctx->scratch[i]);
+    ferrum_cuda_drop_plan(ctx);
     ferrum_cuda_object_free(device, ctx, sizeof *ctx);
 }
 

@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The routed experts end to end. Few pairs: gate_up and down per pair, combine: 3 launches. Many: a
- * stable order by expert first, padded to tiles: 4 launches. Rows are indexed by pair id
- * throughout, so combining needs no map. Nothing here allocates, copies or waits once scratch has
- * grown.
+ * stable order by expert first, padded to tiles, unless the routing has made it: 4 launches. Rows
+ * are indexed by pair id throughout, so combining needs no map. Nothing here allocates, copies or
+ * waits once scratch has grown.
  */
 #include "backends/cuda/entries.h"
 #include "backends/cuda/expert_ffn.h"
+#include "backends/cuda/plan_ahead.h"
 #include "backends/cuda/product.h"
-#include "backends/cuda/tile_choice.h"
-
-enum {
-    X_ALIGNMENT = 16 /* rows are copied by so many bytes */
-};
 
 /** Scratch and shape of one call. */
 typedef struct forward {
@@ -20,10 +16,12 @@ typedef struct forward {
     const ferrum_expert_ffn_args_t *args;
     uint32_t pairs;
     uint32_t tile_rows; /**< 1: no plan */
-    uint32_t sorted_max, blocks;
+    uint32_t blocks;
+    bool planned; /**< with the routing */
+    ferrum_cuda_plan_problem_t problem;
+    ferrum_plan_args_t plan;
     CUdeviceptr hidden; /**< act [pairs, I] */
     CUdeviceptr slots;  /**< f32 [pairs, h] */
-    CUdeviceptr sorted, block_experts, total;
 } forward_t;
 
 static ferrum_status_t check_args(ferrum_context_t *ctx, const ferrum_expert_ffn_t *ffn,
@@ -43,24 +41,21 @@ static ferrum_status_t check_args(ferrum_context_t *ctx, const ferrum_expert_ffn
     if (args->flags & ~(uint32_t)FERRUM_FFN_ACCUMULATE)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_FLAGS,
                            "expert_ffn_forward: unknown flags 0x%x", args->flags);
-    if (ferrum_cuda_w4_tiled(&ffn->gate.gpu) && ferrum_cuda_at(args->x, 0) % X_ALIGNMENT != 0)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_ALIGNMENT,
-                           "expert_ffn_forward: x must lie at a multiple of %d bytes", X_ALIGNMENT);
     return ferrum_cuda_check_pair_count(function, pairs, err);
 }
 
-static const ferrum_cuda_tile_t *choose_tile(const ferrum_device_t *device,
+static ferrum_cuda_plan_problem_t problem_of(const ferrum_device_t *device,
                                              const ferrum_expert_ffn_t *ffn, uint64_t pairs)
 {
-    const ferrum_cuda_tile_problem_t problem = {.family = ferrum_cuda_w4_tiled(&ffn->gate.gpu)
-                                                              ? FERRUM_CUDA_TILES_W4
-                                                              : FERRUM_CUDA_TILES_ROWS,
-                                                .capability = (uint32_t)device->capability,
-                                                .outputs = ffn->intermediate,
-                                                .experts = ffn->local_experts,
-                                                .pairs = pairs};
-
-    return ferrum_cuda_choose_tile(&problem);
+    return (ferrum_cuda_plan_problem_t){.tiles = {.family = ferrum_cuda_w4_tiled(&ffn->gate.gpu)
+                                                                ? FERRUM_CUDA_TILES_W4
+                                                                : FERRUM_CUDA_TILES_ROWS,
+                                                  .capability = (uint32_t)device->capability,
+                                                  .outputs = ffn->intermediate,
+                                                  .experts = ffn->local_experts,
+                                                  .pairs = pairs},
+                                        .num_experts = ffn->num_experts,
+                                        .first_expert = ffn->first_expert};
 }
 
 /** Sizes depend on the shape alone, not on where the ids send the pairs. */
@@ -76,41 +71,19 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, forward_t *forward, ferrum
     FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_DOWN,
                                    ferrum_size_mul3(pairs, ffn->hidden, sizeof(float)),
                                    &forward->slots, err));
-    forward->tile_rows = choose_tile(ctx->device, ffn, pairs)->rows;
+    forward->tile_rows = ferrum_cuda_choose_tile(&forward->problem.tiles)->rows;
     if (forward->tile_rows == 1)
         return FERRUM_OK;
-    const uint64_t sorted_max = pairs + experts * forward->tile_rows;
-    if (sorted_max > INT32_MAX)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_OVERFLOW,
-                           "expert_ffn_forward: %llu pairs of %llu experts are too many to plan",
-                           (unsigned long long)pairs, (unsigned long long)experts);
-    forward->sorted_max = (uint32_t)sorted_max;
     forward->blocks = (uint32_t)((experts < pairs ? experts : pairs) + pairs / forward->tile_rows);
-    FERRUM_TRY(
-        ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_PLAN,
-                            (sorted_max + sorted_max / forward->tile_rows + 1) * sizeof(int32_t),
-                            &forward->sorted, err));
-    forward->block_experts = forward->sorted + sorted_max * sizeof(int32_t);
-    forward->total = forward->block_experts + sorted_max / forward->tile_rows * sizeof(int32_t);
-    return FERRUM_OK;
+    return ferrum_cuda_place_plan(ctx, &forward->problem, forward->tile_rows, &forward->plan, err);
 }
 
-static ferrum_status_t run_plan(ferrum_context_t *ctx, const forward_t *forward,
-                                ferrum_error_t *err)
+static ferrum_status_t run_plan(ferrum_context_t *ctx, forward_t *forward, ferrum_error_t *err)
 {
-    const ferrum_plan_args_t plan = {.ids = ferrum_cuda_at(forward->args->ids, 0),
-                                     .sorted = forward->sorted,
-                                     .block_experts = forward->block_experts,
-                                     .total = forward->total,
-                                     .pairs = forward->pairs,
-                                     .experts = forward->ffn->local_experts,
-                                     .first_expert = forward->ffn->first_expert,
-                                     .top_k = 1,
-                                     .block_size = forward->tile_rows,
-                                     .sorted_max = forward->sorted_max,
-                                     .sorted_pairs = 1};
-
-    return forward->tile_rows == 1 ? FERRUM_OK : ferrum_cuda_plan(ctx, &plan, err);
+    forward->plan.ids = ferrum_cuda_at(forward->args->ids, 0);
+    if (forward->tile_rows == 1 || forward->planned)
+        return FERRUM_OK;
+    return ferrum_cuda_plan(ctx, &forward->plan, err);
 }
 
 /** Blocks of 16 and 64 rows are made for tiled weights; the other kernels cut them. */
@@ -127,15 +100,15 @@ static ferrum_status_t run_product(ferrum_context_t *ctx, const forward_t *forwa
     const uint32_t parts = tiles_per_block(&product->w, forward->tile_rows);
 
     product->mode = planned ? FERRUM_ROWS_ALIGNED : FERRUM_ROWS_PAIRS;
-    product->ids = planned ? forward->sorted : ferrum_cuda_at(forward->args->ids, 0);
-    product->experts = forward->block_experts;
-    product->total = forward->total;
+    product->ids = planned ? forward->plan.sorted : ferrum_cuda_at(forward->args->ids, 0);
+    product->experts = forward->plan.block_experts;
+    product->total = forward->plan.total;
     product->out_stride = product->w.n;
     product->rows = forward->pairs;
     product->num_experts = forward->ffn->local_experts;
     product->first_expert = forward->ffn->first_expert;
     product->block_size = forward->tile_rows;
-    product->ids_count = forward->sorted_max;
+    product->ids_count = forward->plan.sorted_max;
     return ferrum_cuda_product(ctx, product, forward->tile_rows / parts,
                                planned ? (uint64_t)forward->blocks * parts : forward->pairs, 1,
                                err);
@@ -175,9 +148,14 @@ ferrum_status_t ferrum_cuda_expert_ffn_forward(ferrum_context_t *ctx, ferrum_exp
     CUdeviceptr fault;
 
     FERRUM_CHECK_POINTER(ffn, err);
+    forward_t forward = {.ffn = ffn, .args = args};
+    const bool made = ferrum_cuda_plan_made(ctx);
     FERRUM_TRY(check_args(ctx, ffn, args, err));
-    forward_t forward = {.ffn = ffn, .args = args, .pairs = args->tokens * args->top_k};
+    forward.pairs = args->tokens * args->top_k;
     if (forward.pairs > 0) {
+        forward.problem = problem_of(ctx->device, ffn, forward.pairs);
+        FERRUM_TRY(ferrum_cuda_want_plan(ctx, &forward.problem, made, args->ids->memory,
+                                         &forward.planned, err));
         FERRUM_TRY(prepare(ctx, &forward, err));
         FERRUM_TRY(run_plan(ctx, &forward, err));
         FERRUM_TRY(run_products(ctx, &forward, err));

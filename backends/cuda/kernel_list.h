@@ -38,6 +38,7 @@
     X(w4, w4_64, ACT)                                                                              \
     X(w4, w4_gate_up_64, ACT)                                                                      \
     X(route, route, ACT)                                                                           \
+    X(route, route_plan, ACT)                                                                      \
     X(plan, plan, ANY)                                                                             \
     X(combine, combine, ACT)                                                                       \
     X(combine, moe_silu_mul, ACT)                                                                  \

@@ -92,6 +92,8 @@ backends_cuda_cuda_la_SOURCES = \
 	backends/cuda/moe_plan.c \
 	backends/cuda/moe_route.c \
 	backends/cuda/objects.h \
+	backends/cuda/plan_ahead.c \
+	backends/cuda/plan_ahead.h \
 	backends/cuda/plugin.c \
 	backends/cuda/problems.c \
 	backends/cuda/problems.h \

@@ -2,6 +2,7 @@
 /* Top-k routing. A row with a non-finite logit gets ids -1 and weights NaN, and is reported when
  * the host next waits. */
 #include "backends/cuda/entries.h"
+#include "backends/cuda/plan_ahead.h"
 #include "backends/cuda/problems.h"
 #include "backends/cuda/product.h"
 
@@ -76,15 +77,6 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, const ferrum_buffer_t *log
     return check_routing(ctx, routing, experts, top_k, args, err);
 }
 
-static ferrum_status_t launch(ferrum_context_t *ctx, const ferrum_route_args_t *args,
-                              uint32_t batch, ferrum_error_t *err)
-{
-    const ferrum_cuda_grid_t grid = {
-        batch, 1, 1, 32, (uint32_t)((2 * args->experts + args->groups) * sizeof(float))};
-
-    return ferrum_cuda_launch(ctx, FERRUM_CUDA_KERNEL_route, grid, args, err);
-}
-
 ferrum_status_t ferrum_cuda_route_topk_softmax(ferrum_context_t *ctx, const ferrum_buffer_t *logits,
                                                ferrum_buffer_t *out_ids,
                                                ferrum_buffer_t *out_weights, uint32_t batch,
@@ -103,7 +95,7 @@ ferrum_status_t ferrum_cuda_route_topk_softmax(ferrum_context_t *ctx, const ferr
     args.ids = ferrum_cuda_at(out_ids, 0);
     args.weights = ferrum_cuda_at(out_weights, 0);
     args.fault = fault;
-    return launch(ctx, &args, batch, err);
+    return ferrum_cuda_route(ctx, &args, batch, out_ids->memory, err);
 }
 
 ferrum_status_t
@@ -126,7 +118,7 @@ ferrum_cuda_route_topk_into_host(ferrum_context_t *ctx, const ferrum_buffer_t *l
                                    &results, err));
     args.ids = results;
     args.weights = results + pairs * sizeof *out_ids;
-    FERRUM_TRY(launch(ctx, &args, batch, err));
+    FERRUM_TRY(ferrum_cuda_route(ctx, &args, batch, NULL, err));
     FERRUM_TRY(ferrum_cuda_download(ctx, args.ids, out_ids, pairs, sizeof *out_ids, NULL, err));
     FERRUM_TRY(ferrum_cuda_download(ctx, args.weights, out_weights, pairs, sizeof *out_weights,
                                     NULL, err));

@@ -79,6 +79,7 @@ enum {
 };
 
 typedef struct ferrum_cuda_graph ferrum_cuda_graph_t;
+typedef struct ferrum_cuda_plan_ahead ferrum_cuda_plan_ahead_t;
 
 struct ferrum_context {
     ferrum_device_t *device;
@@ -92,6 +93,7 @@ struct ferrum_context {
     ferrum_cuda_graph_t *capturing; /**< NULL: no capture in flight */
     ferrum_cuda_graph_t *graphs;
     ferrum_cublaslt_products_t *products; /**< NULL: dense products are our own */
+    ferrum_cuda_plan_ahead_t *ahead;      /**< NULL: no expert FFN has run */
     ferrum_context_stats_t stats;
 };
 
@@ -139,8 +141,9 @@ typedef struct ferrum_cuda_grid {
 ferrum_status_t ferrum_cuda_launch(ferrum_context_t *ctx, ferrum_cuda_kernel_t kernel,
                                    ferrum_cuda_grid_t grid, const void *args, ferrum_error_t *err);
 
-/** The context still works; DEVICE_LOST if not. */
-ferrum_status_t ferrum_cuda_check_alive(const ferrum_context_t *ctx, ferrum_error_t *err);
+/** The context still works; DEVICE_LOST if not. Every call on a context begins with this, and so
+ *  ends what holds between two calls only (plan_ahead.h). */
+ferrum_status_t ferrum_cuda_check_alive(ferrum_context_t *ctx, ferrum_error_t *err);
 /** What cannot be recorded: BUSY while a capture is in flight. */
 ferrum_status_t ferrum_cuda_check_not_capturing(const ferrum_context_t *ctx, const char *function,
                                                 ferrum_error_t *err);

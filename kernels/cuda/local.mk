@@ -23,6 +23,7 @@ cuda_kernel_headers = \
 	kernels/cuda/kv.cuh \
 	kernels/cuda/limits_args.h \
 	kernels/cuda/moe_args.h \
+	kernels/cuda/route.cuh \
 	kernels/cuda/tiles.cuh \
 	kernels/cuda/w4.cuh \
 	kernels/cuda/w4_stages.cuh \

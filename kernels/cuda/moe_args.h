@@ -42,7 +42,7 @@ enum {
 typedef struct ferrum_gpu_weights {
     ferrum_gpu_ptr_t data;
     ferrum_gpu_ptr_t scales, zeros; /**< W4, W8 */
-    ferrum_gpu_ptr_t group_of;      /**< W4, W8: group of each k; 0: k / group_size. Tiles: see there */
+    ferrum_gpu_ptr_t group_of; /**< W4, W8: group of each k; 0: k / group_size. W4_TILES: above */
     ferrum_gpu_ptr_t bias;          /**< f32 [experts, expert_rows] or 0 */
     uint64_t expert_bytes;
     uint64_t row_bytes;
@@ -156,6 +156,19 @@ typedef struct ferrum_plan_args {
     uint32_t launch_rows[2];
     uint32_t reserved;
 } ferrum_plan_args_t;
+
+/** route_plan: route of rows and, with the ids that it gives, sorted, block_experts and total of the
+ * plan, as far as they are used; grid ceil(rows/4). */
+typedef struct ferrum_route_plan_args {
+    ferrum_route_args_t route;
+    ferrum_plan_args_t plan;
+    ferrum_gpu_ptr_t ticket; /**< u32, 0 before and after */
+    uint32_t rows;
+    uint32_t reserved;
+} ferrum_route_plan_args_t;
+
+/** route_plan: shared memory for @p experts experts in @p groups groups. */
+#define FERRUM_ROUTE_PLAN_SHARED_BYTES(experts, groups) (16u * (2u * (experts) + (groups)) + 16u)
 
 /** combine: out[t,:] = sum_j weights[t,j] * slots[row(t,j),:], f32 sums in slot order. */
 typedef struct ferrum_combine_args {

@@ -1,190 +1,177 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * route: the top-k experts of each row and their weights; ferrum_routing_t says what that means.
+ * route: the top-k experts of each row and their weights, one warp per row (grid x, blocks of 32).
+ * route_plan: the same for few rows, four of them per block of 128, and the plan that products over
+ * blocks of pairs need, in one launch: the block that draws the last ticket sorts the pairs of all
+ * rows. No block waits for another.
  *
- * One warp per row (grid x, blocks of 32). Scores and selection lie in shared memory, top_k times
- * the largest is taken out; of equals the lowest index wins. f32 sums in a fixed order.
+ * The plan is that of plan.cu, entry by entry, up to the end of what is used: entries of `sorted`
+ * and `block_experts` beyond total[0] are left alone. Each of four warps takes a consecutive
+ * quarter of the pairs, 32 at a time; lanes with the same expert find each other, so that a pair's
+ * rank is the number of pairs before it, whatever the schedule.
  *
- * Preconditions: 4*(2*experts + groups) bytes of shared memory.
+ * Preconditions: route: 4*(2*experts + groups) bytes of shared memory; route_plan: four times that.
  */
-#include "kernels/cuda/block.cuh"
-#include "kernels/cuda/moe_args.h"
+#include "kernels/cuda/route.cuh"
 
-constexpr float LOWEST = -__builtin_huge_valf();
-constexpr float HIGHEST = 3.402823466e38f;
-
-/** A sum of finite values that stays finite: LOWEST marks what must not be picked. */
-FERRUM_DEVICE float finite_sum(float a, float b)
-{
-    const float sum = a + b;
-    return sum > HIGHEST ? HIGHEST : sum < -HIGHEST ? -HIGHEST : sum;
-}
-
-/** The larger value of the warp, the lower index of equals; no lane has one: index n. */
-FERRUM_DEVICE uint32_t warp_largest(float value, uint32_t index)
-{
-    FERRUM_UNROLL
-    for (uint32_t step = 16; step > 0; step >>= 1) {
-        const float other = gpu::shuffle_xor(gpu::full_mask, value, step);
-        const uint32_t other_index = gpu::shuffle_xor(gpu::full_mask, index, step);
-        if (other > value || (other == value && other_index < index)) {
-            value = other;
-            index = other_index;
-        }
-    }
-    return index;
-}
-
-/** Index of the largest of @p n values, the lowest of equals. */
-FERRUM_DEVICE uint32_t largest(const float *values, uint32_t n)
-{
-    float best = LOWEST;
-    uint32_t index = n;
-
-    for (uint32_t i = gpu::lane(); i < n; i += 32)
-        if (values[i] > best || index == n) {
-            best = values[i];
-            index = i;
-        }
-    return warp_largest(best, index);
-}
-
-/** In place: exp(x - max) / sum. */
-FERRUM_DEVICE void softmax(float *x, uint32_t n)
-{
-    const float max = x[largest(x, n)];
-    float sum = 0.0f;
-
-    gpu::warp_barrier(gpu::full_mask);
-    for (uint32_t i = gpu::lane(); i < n; i += 32) {
-        x[i] = gpu::exp(x[i] - max);
-        sum += x[i];
-    }
-    const float inverse = gpu::divide(1.0f, gpu::warp_sum(sum));
-    for (uint32_t i = gpu::lane(); i < n; i += 32)
-        x[i] *= inverse;
-    gpu::warp_barrier(gpu::full_mask);
-}
-
-/** Scores and what experts are selected by; false when a number is not finite. */
-template <class T>
-FERRUM_DEVICE bool load_scores(const ferrum_route_args_t &args, float *scores, float *selection)
-{
-    const size_t row = size_t(gpu::block_x()) * args.experts;
-    const float *bias = static_cast<const float *>(args.bias);
-    bool finite = true;
-
-    for (uint32_t e = gpu::lane(); e < args.experts; e += 32) {
-        scores[e] = gpu::load_either<T>(args.logits, args.logits_f32 != 0, row + e);
-        finite = finite && gpu::is_finite(scores[e]) && (!bias || gpu::is_finite(bias[e]));
-    }
-    if (gpu::ballot(gpu::full_mask, !finite) != 0)
-        return false;
-    gpu::warp_barrier(gpu::full_mask);
-    if (args.score_function == 0)
-        softmax(scores, args.experts);
-    for (uint32_t e = gpu::lane(); e < args.experts; e += 32) {
-        if (args.score_function == 2)
-            scores[e] = gpu::divide(1.0f, 1.0f + gpu::exp(-scores[e]));
-        selection[e] = bias ? finite_sum(scores[e], bias[e]) : scores[e];
-    }
-    gpu::warp_barrier(gpu::full_mask);
-    return true;
-}
-
-/** Rule out all but the best groups; a group's score is the sum of its two best experts. */
-FERRUM_DEVICE void mask_groups(const ferrum_route_args_t &args, float *selection, float *groups)
-{
-    const uint32_t size = args.experts / args.groups;
-
-    for (uint32_t g = gpu::lane(); g < args.groups; g += 32) {
-        float first = LOWEST, second = LOWEST;
-        for (uint32_t e = g * size; e < (g + 1) * size; e++) {
-            const float value = selection[e];
-            second = value > first ? first : value > second ? value : second;
-            first = value > first ? value : first;
-        }
-        groups[g] = size > 1 ? finite_sum(first, second) : first;
-    }
-    gpu::warp_barrier(gpu::full_mask);
-    for (uint32_t i = 0; i < args.topk_groups; i++) {
-        const uint32_t best = largest(groups, args.groups);
-        gpu::warp_barrier(gpu::full_mask);
-        if (gpu::lane() == 0)
-            groups[best] = LOWEST;
-        gpu::warp_barrier(gpu::full_mask);
-    }
-    for (uint32_t e = gpu::lane(); e < args.experts; e += 32)
-        if (groups[e / size] != LOWEST)
-            selection[e] = LOWEST;
-    gpu::warp_barrier(gpu::full_mask);
-}
-
-FERRUM_DEVICE void refuse_row(const ferrum_route_args_t &args, int32_t *ids, float *weights)
-{
-    for (uint32_t j = gpu::lane(); j < args.top_k; j += 32) {
-        ids[j] = -1;
-        weights[j] = __builtin_nanf("");
-    }
-    if (args.fault && gpu::lane() == 0)
-        gpu::atomic_max(&static_cast<ferrum_fault_t *>(args.fault)->row,
-                        ~uint64_t(0) - gpu::block_x());
-}
-
-/** What becomes of the chosen scores, in slot order; lane 0. */
-FERRUM_DEVICE void finish_weights(const ferrum_route_args_t &args, float *weights)
-{
-    float sum = 0.0f;
-
-    if (args.score_function == 1) {
-        for (uint32_t j = args.top_k; j > 0; j--)
-            weights[j - 1] = gpu::exp(weights[j - 1] - weights[0]);
-        for (uint32_t j = 0; j < args.top_k; j++)
-            sum += weights[j];
-        for (uint32_t j = 0; j < args.top_k; j++)
-            weights[j] = gpu::divide(weights[j], sum);
-    }
-    if (args.renormalise) {
-        sum = 0.0f;
-        for (uint32_t j = 0; j < args.top_k; j++)
-            sum += weights[j];
-        const float inverse = gpu::divide(1.0f, sum > 0.0f ? sum : float(args.top_k));
-        for (uint32_t j = 0; j < args.top_k; j++)
-            weights[j] = sum > 0.0f ? weights[j] * inverse : inverse;
-    }
-    for (uint32_t j = 0; args.scale != 1.0f && j < args.top_k; j++)
-        weights[j] *= args.scale;
-}
+enum : uint32_t {
+    THREADS = 128,
+    WARPS = 4
+};
 
 template <class T> FERRUM_DEVICE void route(const ferrum_route_args_t &args)
 {
-    const size_t start = size_t(gpu::block_x()) * args.top_k;
-    int32_t *ids = static_cast<int32_t *>(args.ids) + start;
-    float *weights = static_cast<float *>(args.weights) + start;
-    float *scores = gpu::shared_memory<float>();
-    float *selection = scores + args.experts;
-
-    if (!load_scores<T>(args, scores, selection)) {
-        refuse_row(args, ids, weights);
-        return;
-    }
-    if (args.groups > 1)
-        mask_groups(args, selection, selection + args.experts);
-    for (uint32_t j = 0; j < args.top_k; j++) {
-        const uint32_t best = largest(selection, args.experts);
-        gpu::warp_barrier(gpu::full_mask);
-        if (gpu::lane() == 0) {
-            ids[j] = int32_t(best);
-            weights[j] = scores[best];
-            selection[best] = LOWEST;
-        }
-        gpu::warp_barrier(gpu::full_mask);
-    }
-    if (gpu::lane() == 0)
-        finish_weights(args, weights);
+    gpu::route_row<T>(args, gpu::block_x(), gpu::shared_memory<float>());
 }
 
-FERRUM_KERNEL_INSTANCE(32, ferrum_route_f16, (route<gpu::f16_t>), (ferrum_route_args_t args),
-                       (args))
-FERRUM_KERNEL_INSTANCE(32, ferrum_route_bf16, (route<gpu::bf16_t>), (ferrum_route_args_t args),
-                       (args))
+/** Whether all other blocks have written their rows. */
+FERRUM_DEVICE bool is_last(const ferrum_route_plan_args_t &args)
+{
+    uint32_t *ticket = static_cast<uint32_t *>(args.ticket);
+    uint32_t *drawn = gpu::shared_memory<uint32_t>();
+
+    gpu::fence_device();
+    gpu::barrier();
+    if (gpu::thread_x() == 0) {
+        *drawn = gpu::atomic_add(ticket, 1u);
+        if (*drawn + 1 == gpu::grid_x())
+            (void)gpu::atomic_exchange(ticket, 0u);
+        gpu::fence_device();
+    }
+    gpu::barrier();
+    const bool last = *drawn + 1 == gpu::grid_x();
+    gpu::barrier();
+    return last;
+}
+
+/** Pairs of each expert, and then the slots they come to: [WARPS][experts], one row per warp. */
+FERRUM_DEVICE uint32_t *counts_of(const ferrum_plan_args_t &plan, uint32_t warp)
+{
+    return gpu::shared_memory<uint32_t>(WARPS * 4) + warp * plan.experts;
+}
+
+/**
+ * The quarter of this warp in order, 32 pairs at a time: visit(pair, slot) for each whose expert is
+ * here, slot being its expert's count and one more for each such pair before it.
+ */
+template <class Visit> FERRUM_DEVICE void for_pairs(const ferrum_plan_args_t &plan, Visit visit)
+{
+    const int32_t *ids = static_cast<const int32_t *>(plan.ids);
+    const uint32_t each = (plan.pairs + WARPS * 32 - 1) / (WARPS * 32) * 32;
+    uint32_t *counts = counts_of(plan, gpu::warp());
+
+    for (uint32_t base = gpu::warp() * each; base < (gpu::warp() + 1) * each; base += 32) {
+        const uint32_t pair = base + gpu::lane();
+        const int32_t id = pair < plan.pairs ? ids[pair] : -1;
+        const uint32_t expert = id < 0 ? plan.experts : uint32_t(id) - plan.first_expert;
+        const bool here = expert < plan.experts;
+        const uint32_t same = gpu::match_any(gpu::full_mask, here ? expert : plan.experts);
+        const uint32_t rank = gpu::count_bits(same & ((1u << gpu::lane()) - 1));
+        if (here)
+            visit(pair, counts[expert] + rank);
+        gpu::warp_barrier(gpu::full_mask);
+        if (here && rank == 0)
+            counts[expert] += gpu::count_bits(same);
+        gpu::warp_barrier(gpu::full_mask);
+    }
+}
+
+/** Sum of @p value over the threads before this one; @p out_all: over all. */
+FERRUM_DEVICE uint32_t sum_before(uint32_t value, uint32_t *out_all)
+{
+    uint32_t *sums = gpu::shared_memory<uint32_t>();
+    uint32_t inclusive = value, before = 0, all = 0;
+
+    for (uint32_t step = 1; step < 32; step *= 2) {
+        const uint32_t other = gpu::shuffle_up(gpu::full_mask, inclusive, step);
+        inclusive += gpu::lane() >= step ? other : 0;
+    }
+    if (gpu::lane() == 31)
+        sums[gpu::warp()] = inclusive;
+    gpu::barrier();
+    for (uint32_t w = 0; w < WARPS; w++) {
+        before += w < gpu::warp() ? sums[w] : 0;
+        all += sums[w];
+    }
+    *out_all = all;
+    return before + inclusive - value;
+}
+
+/** Where an expert's padded slots begin, for each warp's pairs; its blocks and its padding. */
+FERRUM_DEVICE void place_expert(const ferrum_plan_args_t &plan, uint32_t expert, uint32_t first)
+{
+    int32_t *sorted = static_cast<int32_t *>(plan.sorted);
+    int32_t *experts = static_cast<int32_t *>(plan.block_experts);
+    const uint32_t size = plan.block_size;
+    uint32_t slot = first;
+
+    for (uint32_t w = 0; w < WARPS; w++) {
+        uint32_t *count = counts_of(plan, w) + expert;
+        const uint32_t pairs = *count;
+        *count = slot;
+        slot += pairs;
+    }
+    const uint32_t end = first + (slot - first + size - 1) / size * size;
+    for (uint32_t block = first / size; block < end / size; block++)
+        experts[block] = int32_t(expert);
+    for (; slot < end; slot++)
+        sorted[slot] = int32_t(plan.pairs);
+}
+
+/** Padded slots of an expert once its pairs are counted. */
+FERRUM_DEVICE uint32_t slots_of(const ferrum_plan_args_t &plan, uint32_t expert)
+{
+    uint32_t pairs = 0;
+
+    for (uint32_t w = 0; w < WARPS; w++)
+        pairs += counts_of(plan, w)[expert];
+    return (pairs + plan.block_size - 1) / plan.block_size * plan.block_size;
+}
+
+/** The plan, by one block. */
+FERRUM_DEVICE void sort_pairs(const ferrum_plan_args_t &plan)
+{
+    const uint32_t each = (plan.experts + THREADS - 1) / THREADS;
+    const uint32_t begin = gpu::thread_x() * each;
+    uint32_t slots = 0, all;
+
+    for (uint32_t i = gpu::thread_x(); i < WARPS * plan.experts; i += THREADS)
+        counts_of(plan, 0)[i] = 0;
+    gpu::barrier();
+    for_pairs(plan, [](uint32_t, uint32_t) {});
+    gpu::barrier();
+    for (uint32_t e = begin; e < begin + each && e < plan.experts; e++)
+        slots += slots_of(plan, e);
+    uint32_t first = sum_before(slots, &all);
+    for (uint32_t e = begin; e < begin + each && e < plan.experts; e++) {
+        const uint32_t mine = slots_of(plan, e);
+        place_expert(plan, e, first);
+        first += mine;
+    }
+    gpu::barrier();
+    for_pairs(plan, [&](uint32_t pair, uint32_t slot) {
+        static_cast<int32_t *>(plan.sorted)[slot] = int32_t(pair);
+    });
+    if (gpu::thread_x() == 0)
+        *static_cast<int32_t *>(plan.total) = int32_t(all);
+}
+
+template <class T> FERRUM_DEVICE void route_plan(const ferrum_route_plan_args_t &args)
+{
+    const uint32_t row = gpu::block_x() * WARPS + gpu::warp();
+
+    if (row < args.rows)
+        gpu::route_row<T>(args.route, row,
+                          gpu::shared_memory<float>() +
+                              gpu::warp() * gpu::route_floats(args.route));
+    if (is_last(args))
+        sort_pairs(args.plan);
+}
+
+#define ROUTE(act)                                                                                 \
+    FERRUM_KERNEL_INSTANCE(32, ferrum_route_##act, (route<gpu::act##_t>),                          \
+                           (ferrum_route_args_t args), (args))                                     \
+    FERRUM_KERNEL_INSTANCE(128, ferrum_route_plan_##act, (route_plan<gpu::act##_t>),               \
+                           (ferrum_route_plan_args_t args), (args))
+ROUTE(f16)
+ROUTE(bf16)

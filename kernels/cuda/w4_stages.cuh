@@ -151,8 +151,8 @@ template <class T, uint32_t ROWS, bool UP> struct w4_stages {
 
         FERRUM_UNROLL
         for (uint32_t i = 0; i < 4; i++)
-            eight.word[i] = row[from.word[i] & 0xffffu].bits |
-                            uint32_t(row[from.word[i] >> 16].bits) << 16;
+            eight.word[i] =
+                row[from.word[i] & 0xffffu].bits | uint32_t(row[from.word[i] >> 16].bits) << 16;
         return eight;
     }
 
@@ -168,9 +168,8 @@ template <class T, uint32_t ROWS, bool UP> struct w4_stages {
         FERRUM_NO_UNROLL
         for (uint32_t row = team_thread() / 8; row < ROWS; row += threads / 8) {
             const uint64_t place = places()[row];
-            *reinterpret_cast<vec16_t *>(shared) = place != no_place && load_k < args.w.k
-                                                       ? gather(place + start, from)
-                                                       : vec16_t{};
+            *reinterpret_cast<vec16_t *>(shared) =
+                place != no_place && load_k < args.w.k ? gather(place + start, from) : vec16_t{};
             shared += threads / 8 * step * 2;
         }
     }

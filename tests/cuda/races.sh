@@ -15,6 +15,8 @@ run() # options of the emulated driver
     # shellcheck disable=SC2048 # a list of assignments
     env $* "$tests/test_moe" || exit 1
     # shellcheck disable=SC2048
+    env $* "$tests/test_routed" || exit 1
+    # shellcheck disable=SC2048
     env $* "$tests/test_attention" || exit 1
 }
 
