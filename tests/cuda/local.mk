@@ -77,12 +77,6 @@ tests_cuda_test_routed_CPPFLAGS = $(cuda_tests_cppflags)
 tests_cuda_test_routed_SOURCES = \
 	tests/cuda/test_routed.c tests/cuda/layers.c tests/cuda/layers.h $(cuda_tests_fixture)
 tests_cuda_test_routed_LDADD = $(cuda_tests_ldadd) -lm
-check_PROGRAMS += tests/cuda/test_routed
-TESTS += tests/cuda/test_routed
-tests_cuda_test_routed_CPPFLAGS = $(cuda_tests_cppflags)
-tests_cuda_test_routed_SOURCES = \
-	tests/cuda/test_routed.c tests/cuda/layers.c tests/cuda/layers.h $(cuda_tests_fixture)
-tests_cuda_test_routed_LDADD = $(cuda_tests_ldadd) -lm
 check_PROGRAMS += tests/cuda/test_tile_choice
 TESTS += tests/cuda/test_tile_choice
 tests_cuda_test_tile_choice_CPPFLAGS = $(cuda_tests_cppflags)
