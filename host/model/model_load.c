@@ -14,10 +14,13 @@ typedef struct loading {
     const ferrum_model_config_t *config;
     const ferrum_moe_env_t *env;
     ferrum_weights_t weights;
-    uint32_t threads;      /* that load layers */
-    ferrum_context_t *ctx; /* for uploads */
+    ferrum_matrix_t embedding; /* in the file */
+    uint32_t threads;          /* that load matrices */
+    ferrum_context_t *ctx;     /* for uploads */
     ferrum_formats_used_t formats;
 } loading_t;
+
+static const char embedding_name[] = "model.embed_tokens";
 
 /* "model.layers.3.self_attn" + "q_proj". */
 static const char *layer_name(uint32_t layer, const char *part, ferrum_tensor_name_t out_name)
@@ -146,52 +149,62 @@ static ferrum_status_t load_matrices(loading_t *l, uint32_t index, ferrum_error_
     return FERRUM_OK;
 }
 
-/* A crew's thread loads a layer: with its own account of bytes. */
-static ferrum_status_t load_layer(void *arg, ferrum_weights_t *weights, uint32_t index,
-                                  ferrum_error_t *err)
-{
-    loading_t own = *(const loading_t *)arg;
-    own.weights = *weights;
-    const ferrum_status_t status = load_matrices(&own, index, err);
-    *weights = own.weights;
-    return status;
-}
-
 /* The embedding stays in the file: rows of it are decoded on the host. */
-static ferrum_status_t find_embedding(const loading_t *l, const char *name,
-                                      ferrum_matrix_t *embedding, ferrum_error_t *err)
+static ferrum_status_t find_embedding(const loading_t *l, ferrum_matrix_t *embedding,
+                                      ferrum_error_t *err)
 {
-    FERRUM_TRY(ferrum_weights_matrix(&l->weights, name, l->config->vocab, l->config->hidden,
-                                     embedding, err));
+    FERRUM_TRY(ferrum_weights_matrix(&l->weights, embedding_name, l->config->vocab,
+                                     l->config->hidden, embedding, err));
     if (!embedding->is_gptq && ferrum_row_decodable(embedding->blocks.format))
         return FERRUM_OK;
     const ferrum_format_traits_t *traits = ferrum_format_traits(embedding->blocks.format);
     return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_FORMAT,
-                       "%s: format %s is not supported for an embedding", name,
+                       "%s: format %s is not supported for an embedding", embedding_name,
                        embedding->is_gptq ? "gptq" : traits->name);
 }
 
-static ferrum_status_t load_ends(loading_t *l, ferrum_matrix_t *out_embedding, ferrum_error_t *err)
+static bool has_separate_head(const loading_t *l)
 {
-    static const char embedding_name[] = "model.embed_tokens";
+    return ferrum_weights_has(&l->weights, "lm_head") &&
+           (l->weights.gguf || !l->config->tie_word_embeddings);
+}
+
+static ferrum_status_t load_ends(loading_t *l, ferrum_error_t *err)
+{
     const ferrum_model_config_t *c = l->config;
-    FERRUM_TRY(find_embedding(l, embedding_name, out_embedding, err));
+    FERRUM_TRY(find_embedding(l, &l->embedding, err));
     FERRUM_TRY(ferrum_weights_vector(&l->weights, &l->image->ops, l->ctx, "model.norm.weight",
                                      c->hidden, &l->image->final_norm, err));
-    bool separate =
-        ferrum_weights_has(&l->weights, "lm_head") && (l->weights.gguf || !c->tie_word_embeddings);
-    if (separate) {
-        l->weights.held_bytes += out_embedding->bytes;
-        return ferrum_weights_linear(&l->weights, &l->image->ops, "lm_head", c->vocab, c->hidden,
-                                     &l->image->lm_head, err);
-    }
-    if (l->weights.checkpoint && !c->tie_word_embeddings)
+    if (has_separate_head(l))
+        l->weights.held_bytes += l->embedding.bytes;
+    else if (l->weights.checkpoint && !c->tie_word_embeddings)
         return ferrum_fail(err, FERRUM_NOT_FOUND, FERRUM_REASON_OTHER,
                            "%.120s: tensor lm_head.weight is missing and config.json does not tie "
                            "it to the embedding",
                            ferrum_safetensors_path(l->weights.checkpoint));
-    return ferrum_weights_load(&l->weights, &l->image->ops, embedding_name, out_embedding,
+    return FERRUM_OK;
+}
+
+static ferrum_status_t load_head(loading_t *l, ferrum_error_t *err)
+{
+    if (has_separate_head(l))
+        return ferrum_weights_linear(&l->weights, &l->image->ops, "lm_head", l->config->vocab,
+                                     l->config->hidden, &l->image->lm_head, err);
+    return ferrum_weights_load(&l->weights, &l->image->ops, embedding_name, &l->embedding,
                                &l->image->lm_head, err);
+}
+
+/* A crew's thread loads the head, which is begun first as it may be the largest matrix, or a layer:
+ * with its own account of bytes. */
+static ferrum_status_t load_item(void *arg, ferrum_weights_t *weights, uint32_t index,
+                                 ferrum_error_t *err)
+{
+    loading_t own = *(const loading_t *)arg;
+    own.weights = *weights;
+    const ferrum_status_t status =
+        index == 0 ? load_head(&own, err) : load_matrices(&own, index - 1, err);
+    *weights = own.weights;
+    return status;
 }
 
 /* ---- the plan of the experts ---- */
@@ -250,7 +263,7 @@ static ferrum_status_t plan_experts(loading_t *l, ferrum_error_t *err)
 
 /* ---- all of it ---- */
 
-static ferrum_status_t load_all(loading_t *l, ferrum_matrix_t *out_embedding, ferrum_error_t *err)
+static ferrum_status_t load_all(loading_t *l, ferrum_error_t *err)
 {
     const ferrum_ops_t *ops = &l->image->ops;
     const ferrum_model_config_t *c = l->config;
@@ -262,11 +275,14 @@ static ferrum_status_t load_all(loading_t *l, ferrum_matrix_t *out_embedding, fe
         return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,
                            "out of memory for %u layers", c->layers);
     l->image->layer_count = c->layers;
-    FERRUM_TRY(load_ends(l, out_embedding, err));
+    FERRUM_TRY(load_ends(l, err));
     for (uint32_t i = 0; i < c->layers; i++)
         FERRUM_TRY(load_norms(l, i, err));
     loading_t start = *l; /* for the threads to copy while the account in `l` grows */
-    FERRUM_TRY(ferrum_load_crew_run(&l->weights, l->threads, c->layers, load_layer, &start, err));
+    FERRUM_TRY(
+        ferrum_load_crew_run(&l->weights, l->threads, 1 + c->layers, load_item, &start, err));
+    if (l->image->layers[0].experts.bytes > 0) /* the head may have come last */
+        ferrum_weights_release_pages(&l->weights);
     FERRUM_TRY(ferrum_weights_advance(&l->weights, l->weights.total_bytes, err));
     return ops->backend->context_sync(l->ctx, err);
 }
@@ -275,7 +291,6 @@ ferrum_status_t ferrum_model_image_new(ferrum_model_shared_t *shared, const ferr
                                        ferrum_progress_fn *progress, void *progress_arg,
                                        ferrum_model_image_t **out_image, ferrum_error_t *err)
 {
-    ferrum_matrix_t embedding = {0};
     loading_t l = {.image = calloc(1, sizeof *l.image),
                    .config = &shared->weights.config,
                    .env = &shared->env,
@@ -288,7 +303,7 @@ ferrum_status_t ferrum_model_image_new(ferrum_model_shared_t *shared, const ferr
     l.image->ops = *ops;
     l.weights.progress = progress;
     l.weights.progress_arg = progress_arg;
-    ferrum_status_t status = load_all(&l, &embedding, err);
+    ferrum_status_t status = load_all(&l, err);
     ops->backend->context_free(l.ctx);
     if (status != FERRUM_OK) {
         ferrum_model_image_free(l.image);
@@ -296,7 +311,7 @@ ferrum_status_t ferrum_model_image_new(ferrum_model_shared_t *shared, const ferr
     }
     l.image->held_bytes = l.weights.held_bytes;
     if (!shared->image) { /* the first one; a swap finds the same again */
-        shared->embedding = embedding;
+        shared->embedding = l.embedding;
         shared->formats = l.formats;
     }
     *out_image = l.image;
