@@ -79,7 +79,8 @@ static void memory_free(void *self, void *block, size_t bytes)
 }
 
 /* Only nodes are looked at. Leaves NULL on a machine of one node, where there is nothing to do. */
-static ferrum_status_t load_nodes(hwloc_topology_t *out_topology, ferrum_error_t *err)
+static ferrum_status_t load_nodes(hwloc_topology_t *out_topology, uint32_t *out_nodes,
+                                  ferrum_error_t *err)
 {
     hwloc_topology_t topology;
     if (hwloc_topology_init(&topology) != 0)
@@ -91,7 +92,9 @@ static ferrum_status_t load_nodes(hwloc_topology_t *out_topology, ferrum_error_t
         return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_OTHER,
                            "FERRUM_NUMA=interleave: the memory nodes cannot be listed");
     }
-    if (hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_NUMANODE) > 1)
+    const int nodes = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_NUMANODE);
+    *out_nodes = nodes > 1 ? (uint32_t)nodes : 1;
+    if (nodes > 1)
         *out_topology = topology;
     else
         hwloc_topology_destroy(topology);
@@ -113,13 +116,14 @@ ferrum_status_t ferrum_memory_new(ferrum_memory_t **out_memory, ferrum_error_t *
 }
 
 ferrum_status_t ferrum_memory_place(ferrum_memory_t *memory, const ferrum_options_t *options,
-                                    ferrum_error_t *err)
+                                    uint32_t *out_nodes, ferrum_error_t *err)
 {
     const char *numa = ferrum_options_get(options, "FERRUM_NUMA");
+    *out_nodes = 0;
     if (!numa || strcmp(numa, "none") == 0)
         return FERRUM_OK;
     if (strcmp(numa, "interleave") == 0)
-        return load_nodes(&memory->topology, err);
+        return load_nodes(&memory->topology, out_nodes, err);
     return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_OTHER,
                        "FERRUM_NUMA=%.40s: choose none or interleave", numa);
 }

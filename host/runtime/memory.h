@@ -22,10 +22,12 @@ ferrum_status_t ferrum_memory_new(ferrum_memory_t **out_memory, ferrum_error_t *
 /**
  * Follow FERRUM_NUMA of @p options, none or interleave; before the first block is taken. With
  * interleave, a large block whose pages cannot be spread over the nodes is not given at all.
+ * @p out_nodes: over how many nodes blocks are spread, 1 when there is nothing to spread them over;
+ * 0 when that was not asked for.
  * Errors: INVALID_ARGUMENT (the value), UNSUPPORTED (no topology), OUT_OF_MEMORY. [init]
  */
 ferrum_status_t ferrum_memory_place(ferrum_memory_t *memory, const ferrum_options_t *options,
-                                    ferrum_error_t *err);
+                                    uint32_t *out_nodes, ferrum_error_t *err);
 /** All blocks must have been freed. NULL is ignored. */
 void ferrum_memory_free(ferrum_memory_t *memory);
 /** Lives as long as @p memory. [any-thread] */

@@ -14,6 +14,7 @@ struct ferrum_runtime {
     ferrum_loader_t *loader;
     ferrum_moe_env_t moe_env;
     uint32_t threads;
+    uint32_t nodes; /* of memory that blocks are spread over; 0: not asked for */
     bool has_registry;
     bool has_zombies; /* plugins that may still use the memory; written by swaps */
     ferrum_registry_t registry;
@@ -45,7 +46,8 @@ static ferrum_status_t make_loader(ferrum_runtime_t *runtime, const ferrum_runti
     FERRUM_TRY(ferrum_memory_new(&runtime->memory, err));
     FERRUM_TRY(ferrum_loader_new(given->options, ferrum_memory_allocator(runtime->memory),
                                  given->logger, &runtime->loader, err));
-    return ferrum_memory_place(runtime->memory, ferrum_loader_options(runtime->loader), err);
+    return ferrum_memory_place(runtime->memory, ferrum_loader_options(runtime->loader),
+                               &runtime->nodes, err);
 }
 
 ferrum_status_t ferrum_runtime_open(const ferrum_runtime_options_t *options,
@@ -78,6 +80,9 @@ ferrum_status_t ferrum_runtime_open(const ferrum_runtime_options_t *options,
     }
     runtime->threads =
         ferrum_team_choose_width(given.threads, ferrum_loader_options(runtime->loader));
+    if (runtime->nodes == 1)
+        ferrum_ops_log(ferrum_runtime_ops(runtime), FERRUM_LOG_WARN,
+                       "FERRUM_NUMA=interleave has no effect: this machine has one memory node");
     *out_runtime = runtime;
     return FERRUM_OK;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What the host learns from the machine: limits of control groups, and the allocator's blocks. */
+#define _POSIX_C_SOURCE 200809L
 #include <config.h>
 
 #include "host/runtime/memory.h"
@@ -7,6 +8,9 @@
 #include "tests/support/expect.h"
 #include "tests/support/files.h"
 
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -84,11 +88,13 @@ START_TEST(blocks)
     for (size_t p = 0; p < 3; p++) {
         ferrum_options_t *options;
         ferrum_memory_t *memory;
+        uint32_t nodes = 7;
         EXPECT_OK(ferrum_options_new(&options, &err));
         if (places[p])
             EXPECT_OK(ferrum_options_set(options, "FERRUM_NUMA", places[p], &err));
         EXPECT_OK(ferrum_memory_new(&memory, &err));
-        EXPECT_OK(ferrum_memory_place(memory, options, &err));
+        EXPECT_OK(ferrum_memory_place(memory, options, &nodes, &err));
+        ck_assert_uint_eq(nodes > 0, p == 2);
         const ferrum_allocator_t *allocator = ferrum_memory_allocator(memory);
         for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
             unsigned char *block = allocator->alloc(allocator->self, sizes[i], 64);
@@ -106,14 +112,47 @@ START_TEST(blocks)
 }
 END_TEST
 
+/* A machine that hwloc is told of. Unless it is also told that this machine is meant, binding
+ * succeeds without doing anything; if it is, this machine has not got that many nodes. */
+START_TEST(several_nodes)
+{
+    ferrum_options_t *options;
+    ferrum_memory_t *memory;
+    uint32_t nodes = 0;
+    const bool real = _i != 0;
+    ck_assert_int_eq(setenv("HWLOC_SYNTHETIC", "numa:64 core:1 pu:1", 1), 0);
+    ck_assert_int_eq(setenv("HWLOC_THISSYSTEM", real ? "1" : "0", 1), 0);
+    EXPECT_OK(ferrum_options_new(&options, &err));
+    EXPECT_OK(ferrum_options_set(options, "FERRUM_NUMA", "interleave", &err));
+    EXPECT_OK(ferrum_memory_new(&memory, &err));
+    EXPECT_OK(ferrum_memory_place(memory, options, &nodes, &err));
+    ck_assert_uint_eq(nodes, 64);
+    const ferrum_allocator_t *allocator = ferrum_memory_allocator(memory);
+    void *small = allocator->alloc(allocator->self, 100, 64);
+    void *large = allocator->alloc(allocator->self, FERRUM_MEMORY_LARGE_BYTES, 64);
+    ck_assert_ptr_nonnull(small);
+    if (!real) {
+        ck_assert_ptr_nonnull(large);
+        memset(large, 7, FERRUM_MEMORY_LARGE_BYTES);
+    }
+    allocator->free(allocator->self, small, 100);
+    allocator->free(allocator->self, large, FERRUM_MEMORY_LARGE_BYTES);
+    if (real && large)
+        printf("note: binding to 64 nodes was accepted, so a refusal could not be seen\n");
+    ferrum_memory_free(memory);
+    ferrum_options_free(options);
+}
+END_TEST
+
 START_TEST(unknown_place)
 {
     ferrum_options_t *options;
     ferrum_memory_t *memory;
+    uint32_t nodes;
     EXPECT_OK(ferrum_options_new(&options, &err));
     EXPECT_OK(ferrum_options_set(options, "FERRUM_NUMA", "near", &err));
     EXPECT_OK(ferrum_memory_new(&memory, &err));
-    EXPECT_FAILS(ferrum_memory_place(memory, options, &err), FERRUM_INVALID_ARGUMENT,
+    EXPECT_FAILS(ferrum_memory_place(memory, options, &nodes, &err), FERRUM_INVALID_ARGUMENT,
                  "FERRUM_NUMA=near: choose none or interleave");
     ferrum_memory_free(memory);
     ferrum_memory_free(NULL);
@@ -127,6 +166,7 @@ int main(void)
     TCase *tcase = tcase_create("machine");
     tcase_add_test(tcase, quotas);
     tcase_add_test(tcase, blocks);
+    tcase_add_loop_test(tcase, several_nodes, 0, 2);
     tcase_add_test(tcase, unknown_place);
     suite_add_tcase(suite, tcase);
     return expect_run(suite);
