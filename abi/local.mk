@@ -19,4 +19,4 @@ EXTRA_DIST += \
 update-offsets:
 	FERRUM_TEST_SRCDIR='$(abs_top_srcdir)' CC='$(CC)' \
 		$(SHELL) '$(srcdir)/tests/checks/offsets.sh' --update
-.PHONY: update-offsets
+phony_targets += update-offsets

@@ -81,7 +81,7 @@ clean-local:
 	rm -rf tests/installed kernels/cuda/.libs
 CLEANFILES += tests/checks/installed.log tests/checks/installed.trs
 
-.PHONY: check-san check-asan check-tsan check-threaded check-installed coverage run-coverage
+phony_targets += check-san check-asan check-tsan check-threaded check-installed coverage run-coverage
 
 include tests/checks/local.mk
 include tests/support/local.mk

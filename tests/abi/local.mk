@@ -19,4 +19,4 @@ tests_abi_host_LDADD = libferrum.la
 update-abi: update-offsets
 	FERRUM_TEST_SRCDIR='$(abs_top_srcdir)' CC='$(CC)' \
 		$(SHELL) '$(srcdir)/tests/abi/abidiff.sh' --update
-.PHONY: update-abi
+phony_targets += update-abi

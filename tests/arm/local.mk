@@ -8,4 +8,4 @@ EXTRA_DIST += tests/arm/arm.mk tests/arm/check.h
 
 check-arm:
 	@$(AM_TESTS_ENVIRONMENT) $(SHELL) '$(srcdir)/tests/arm/check-arm.sh'
-.PHONY: check-arm
+phony_targets += check-arm

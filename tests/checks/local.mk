@@ -11,4 +11,4 @@ tests_checks_cuda_mix_SOURCES = tests/checks/cuda_mix.c
 update-cuda-evidence: all tests/checks/cuda_mix
 	$(AM_TESTS_ENVIRONMENT) $(SHELL) '$(srcdir)/tests/checks/cuda-evidence.sh' --table >cuda-evidence-t
 	mv cuda-evidence-t '$(srcdir)/tests/checks/cuda-evidence.tsv'
-.PHONY: update-cuda-evidence
+phony_targets += update-cuda-evidence

@@ -30,7 +30,8 @@ check-cuda-long: all tests/cuda/test_attention tests/cuda/test_moe tests/cuda/te
 		tests/cuda_emu/libcuda-emu.la
 	$(AM_TESTS_ENVIRONMENT) FERRUM_TEST_CUDA_SEEDS="$$(seq -s " " 9 100)" \
 		$(SHELL) '$(srcdir)/tests/cuda/races.sh'
-.PHONY: check-cuda-long
+long_checks += check-cuda-long
+phony_targets += check-cuda-long
 
 cuda_tests_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir) -D_GNU_SOURCE $(CHECK_CFLAGS)
 cuda_tests_ldadd = tests/support/libferrum-test-support.la $(CHECK_LIBS)

@@ -86,6 +86,6 @@ fuzz:
 run-fuzz: $(FUZZ)
 	FERRUM_TEST_SRCDIR='$(abs_top_srcdir)' FUZZ_SECONDS='$(FUZZ_SECONDS)' \
 		$(SHELL) '$(srcdir)/tests/fuzz/run.sh' $(FUZZ)
-.PHONY: fuzz run-fuzz fuzz-seeds
+phony_targets += fuzz run-fuzz fuzz-seeds
 EXTRA_DIST += tests/fuzz/corpus tests/fuzz/dict tests/fuzz/make_elf_seeds.sh tests/fuzz/run.sh \
 	tests/fuzz/README.md

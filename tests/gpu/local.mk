@@ -16,4 +16,4 @@ gpu-bundle: all
 clean-local: clean-gpu-bundle
 clean-gpu-bundle:
 	rm -rf tests/gpu/ferrum-gpu tests/gpu/ferrum-gpu.tar.gz
-.PHONY: gpu-bundle clean-gpu-bundle
+phony_targets += gpu-bundle clean-gpu-bundle

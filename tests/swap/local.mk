@@ -52,7 +52,7 @@ docs_examples_server_swap_LDADD = libferrum.la
 dist_check_SCRIPTS += tests/swap/server.sh
 TESTS += tests/swap/server.sh
 
-check-long: check-long-swap
+long_checks += check-long-swap
 check-long-swap: tests/swap/test_load backends/cpu/cpu.la
 	$(AM_TESTS_ENVIRONMENT) FERRUM_TEST_SWAPS=10000 tests/swap/test_load
-.PHONY: check-long check-long-swap
+phony_targets += check-long-swap
