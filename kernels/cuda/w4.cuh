@@ -25,6 +25,7 @@
 #define FERRUM_KERNELS_CUDA_W4_CUH
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/moe_args.h"
 
 namespace gpu
 {
@@ -80,6 +81,40 @@ template <> struct w4_codes<bf16_t> {
 FERRUM_DEVICE float w4_scale(uint32_t word, bool bfloat)
 {
     return bfloat ? bit_cast<float>(word << 16) : to_f32(f16_t{uint16_t(word)});
+}
+
+/** Whether rows of x have to be read element by element: act-order, or no multiple of 16 bytes. */
+FERRUM_DEVICE bool w4_gathers(const ferrum_product_args_t &args)
+{
+    return args.w.group_of || reinterpret_cast<uintptr_t>(args.x) % 16 != 0;
+}
+
+/** Where the inputs at eight places of a matrix lie in a row of x. */
+struct w4_gather_t {
+    uint32_t start;
+    vec16_t from; /* two by two */
+
+    template <class T> FERRUM_DEVICE_MEMBER vec16_t row(const T *x) const
+    {
+        vec16_t eight;
+
+        FERRUM_UNROLL
+        for (uint32_t i = 0; i < 4; i++)
+            eight.word[i] = x[start + (from.word[i] & 0xffffu)].bits |
+                            uint32_t(x[start + (from.word[i] >> 16)].bits) << 16;
+        return eight;
+    }
+};
+
+/** Places k .. k+7 (k below the inputs, padded to 64) of a matrix of @p expert. */
+FERRUM_DEVICE w4_gather_t w4_gather(const ferrum_product_args_t &args, uint32_t expert, uint32_t k)
+{
+    const vec16_t *inputs = static_cast<const vec16_t *>(args.w.group_of);
+    const uint32_t padded = (args.w.k + 63) / 64 * 64;
+
+    if (inputs)
+        return {0, inputs[(uint64_t(expert) * padded + k) / 8]};
+    return {k, {{0x10000u, 0x30002u, 0x50004u, 0x70006u}}};
 }
 } // namespace gpu
 

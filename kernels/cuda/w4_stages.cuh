@@ -138,38 +138,18 @@ template <class T, uint32_t ROWS, bool UP> struct w4_stages {
         load_left = ends ? group_steps ? group_steps : 1 : load_left - 1;
     }
 
-    FERRUM_DEVICE_MEMBER bool gathers() const
-    {
-        return args.w.group_of || reinterpret_cast<uintptr_t>(args.x) % 16 != 0;
-    }
-
-    /** Eight elements of a row, from the inputs that @p from names two by two. */
-    FERRUM_DEVICE_MEMBER vec16_t gather(uint64_t place, const vec16_t &from) const
-    {
-        const T *row = static_cast<const T *>(args.x) + place;
-        vec16_t eight;
-
-        FERRUM_UNROLL
-        for (uint32_t i = 0; i < 4; i++)
-            eight.word[i] =
-                row[from.word[i] & 0xffffu].bits | uint32_t(row[from.word[i] >> 16].bits) << 16;
-        return eight;
-    }
-
     /** The next step's rows, element by element. */
     FERRUM_DEVICE_MEMBER void gather_x(unsigned char *shared) const
     {
-        const uint32_t padded = (args.w.k + step - 1) / step * step;
-        const vec16_t *inputs = static_cast<const vec16_t *>(args.w.group_of);
-        const uint32_t start = inputs ? 0 : load_k;
-        const vec16_t from = inputs ? inputs[(uint64_t(tile.expert) * padded + load_k) / 8]
-                                    : vec16_t{{0x10000u, 0x30002u, 0x50004u, 0x70006u}};
+        const w4_gather_t from = w4_gather(args, tile.expert, load_k);
 
         FERRUM_NO_UNROLL
         for (uint32_t row = team_thread() / 8; row < ROWS; row += threads / 8) {
             const uint64_t place = places()[row];
             *reinterpret_cast<vec16_t *>(shared) =
-                place != no_place && load_k < args.w.k ? gather(place + start, from) : vec16_t{};
+                place != no_place && load_k < args.w.k
+                    ? from.row(static_cast<const T *>(args.x) + place)
+                    : vec16_t{};
             shared += threads / 8 * step * 2;
         }
     }
@@ -181,7 +161,7 @@ template <class T, uint32_t ROWS, bool UP> struct w4_stages {
         const uint32_t row = team_thread() / 8, block = team_thread() % 8;
         unsigned char *shared = x_of(stage) + row * step * 2 + (block ^ (row & 7)) * 16;
 
-        if (gathers()) {
+        if (w4_gathers(args)) {
             gather_x(shared);
         } else {
             FERRUM_UNROLL

@@ -18,9 +18,8 @@
  * leaves it open. So, although the emulated sums are the same bit by bit, a choice between the two
  * families by the size of a batch is made only for those who ask for it (FERRUM_CUDA_WGMMA).
  *
- * Preconditions: those of w4.cu, rows of x 16-byte aligned and not permuted (group_of 0); 384
- * threads; grid (tiles, 1, ceil(n/128) or, for gate and up, ceil(n/64));
- * FERRUM_W4_WGMMA_SHARED_BYTES of shared memory.
+ * Preconditions: those of w4.cu; 384 threads; grid (tiles, 1, ceil(n/128) or, for gate and up,
+ * ceil(n/64)); FERRUM_W4_WGMMA_SHARED_BYTES of shared memory.
  */
 #include "kernels/cuda/w4_wgmma.cuh"
 

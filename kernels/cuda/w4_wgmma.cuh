@@ -7,8 +7,9 @@
  * A stage has 64 inputs: x as wgmma's B, ROWS rows of 128 bytes, swizzled; codes and cells (scale
  * and zero) of eight tile rows, as they lie in memory. Weights come by bulk copies of whole tiles;
  * rows of x, which lie anywhere, by copy_async, because a bulk copy does not swizzle and a tensor
- * map has no list of rows. A stage is full when 128 threads have seen their rows land and eight
- * have sent their tiles, and empty when both other warpgroups have seen their products end.
+ * map has no list of rows; those that have to be gathered by element, by loads and stores. A stage
+ * is full when 128 threads have seen their rows land and eight have sent their tiles, and empty
+ * when both other warpgroups have seen their products end.
  */
 #ifndef FERRUM_KERNELS_CUDA_W4_WGMMA_CUH
 #define FERRUM_KERNELS_CUDA_W4_WGMMA_CUH
@@ -138,11 +139,27 @@ template <class T, uint32_t ROWS, bool UP> struct w4_ring {
         mbarrier_arrive(full(stage));
     }
 
+    /** Eight inputs, at places @p k on, of this thread's rows. */
+    FERRUM_DEVICE_MEMBER void gather_x(unsigned char *shared, uint32_t k) const
+    {
+        const w4_gather_t from = w4_gather(args, tile.expert, k);
+
+        FERRUM_NO_UNROLL
+        for (uint32_t row = thread_x() / 8; row < ROWS; row += 16) {
+            const uint64_t place = places()[row];
+            *reinterpret_cast<vec16_t *>(shared) =
+                place != no_place && k < args.w.k ? from.row(static_cast<const T *>(args.x) + place)
+                                                  : vec16_t{};
+            shared += 16 * step * 2;
+        }
+    }
+
     /** What the copying warpgroup does. */
     FERRUM_DEVICE_MEMBER void fill() const
     {
         const uint32_t thread = thread_x(), row = thread / 8, block = thread % 8;
         const uint32_t to = row * step * 2 + (block ^ (row & 7)) * 16;
+        const bool gathers = w4_gathers(args);
         const T *x[pieces];
         uint32_t stage = 0, parity = 1, told = 0, k = block * 8;
 
@@ -157,8 +174,10 @@ template <class T, uint32_t ROWS, bool UP> struct w4_ring {
                 mbarrier_wait(empty(stage), parity);
             if (thread % (group_threads / slots) == 0)
                 send_weights(at, stage, thread / (group_threads / slots));
+            if (gathers)
+                gather_x(stage_of(stage) + to, k);
             FERRUM_UNROLL
-            for (uint32_t i = 0; i < pieces; i++) {
+            for (uint32_t i = 0; i < pieces && !gathers; i++) {
                 const bool there = x[i] != nullptr && k < args.w.k;
                 copy_async_zfill<16>(stage_of(stage) + to + i * 16 * step * 2,
                                      there ? x[i] + size_t(at) * step : args.x, there ? 16 : 0);

@@ -14,12 +14,13 @@
 #include "tests/cuda/w4_cases.h"
 #include "tests/cuda_emu/fixture.h"
 
-/* Two rings of stages and more; groups that end with a quarter and within it. */
+/* More steps than stages; groups that end with a quarter and within it. */
 static const w4_shape_t shapes[] = {
     {144, 128, 32, false, false, false}, {80, 192, 64, true, false, false},
     {40, 448, 64, false, true, false},   {64, 256, 128, true, true, false},
     {136, 200, 0, false, false, false},  {16, 8, 0, true, true, false},
     {24, 416, 32, true, true, false},    {72, 384, 128, false, false, false},
+    {80, 192, 64, false, false, true},   {24, 160, 32, true, true, true},
 };
 
 #define W4_WGMMA(rows)                                                                             \
@@ -31,16 +32,20 @@ static const w4_kernel_t kernels[] = {
     {"w4", 64, 64, 64, 128, FERRUM_W4_SHARED_BYTES(64, false), FERRUM_W4_SHARED_BYTES(64, true)},
     W4_WGMMA(64),
     W4_WGMMA(128),
+    W4_WGMMA(128),
 };
 
 static void check_shape(const w4_shape_t *shape, uint32_t tokens, bool gate_up)
 {
-    static unsigned char out[3][W4_MAX_BYTES];
+    enum {
+        LAUNCHES = sizeof kernels / sizeof kernels[0]
+    };
+    static unsigned char out[LAUNCHES][W4_MAX_BYTES];
     static w4_case_t c;
 
     w4_case_make(&c, shape, tokens, gate_up);
-    for (size_t i = 0; i < 3; i++) {
-        w4_case_run(&c, &kernels[i], false, out[i]);
+    for (size_t i = 0; i < LAUNCHES; i++) {
+        w4_case_run(&c, &kernels[i], i + 1 == LAUNCHES, out[i]);
         w4_case_check(&c, out[i]);
         ck_assert_msg(memcmp(out[i], out[0], c.out_bytes) == 0,
                       "%s_%u gives other bits than mma.sync (n %u, k %u, group %u)",
