@@ -14,7 +14,8 @@ enum {
 
 typedef struct moe_flags {
     char *format, *tokens, *threads, *output;
-    int hidden, intermediate, experts, top_k, group, layers, calls, no_error, skew, requests;
+    int hidden, intermediate, experts, top_k, group, layers, calls, no_error, skew, requests,
+        repeat;
     double seconds;
     uint32_t token_list[BENCH_MAX_LIST], thread_list[BENCH_MAX_LIST];
     size_t token_count, thread_count;
@@ -47,6 +48,8 @@ typedef struct moe_result {
 /** How many routings serve a token count, a multiple of the layers: many for few tokens, as
  * otherwise their experts would stay in a large last-level cache from call to call. */
 size_t bench_moe_routings(const moe_flags_t *flags, uint32_t tokens);
+/** The token count of a line of --requests, whose end is cut off; false: not one of --tokens. */
+bool bench_moe_request(const moe_flags_t *flags, char *line, uint32_t *out_tokens);
 /** Routings (at most so many) and activations; fills in bytes and ops. */
 void bench_moe_inputs(moe_bench_t *bench, uint32_t tokens, size_t routings, moe_result_t *result);
 /** Error against f64 of the first BENCH_ORACLE_TOKENS rows of out: layer 0, routing 0. */
