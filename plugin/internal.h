@@ -18,6 +18,8 @@ struct ferrum_loader {
     ferrum_options_t *options;
     ferrum_allocator_t allocator;
     ferrum_logger_t logger;
+    ferrum_spread_fn *spread; /**< NULL: the calling thread alone */
+    void *spread_self;
     uint32_t abi_minor; /**< this host's window; tests move it */
     uint32_t abi_minor_min;
 };

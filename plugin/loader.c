@@ -35,6 +35,7 @@ ferrum_status_t ferrum_loader_new(const ferrum_options_t *options,
         return status;
     }
     atomic_init(&loader->refs, 1);
+    ferrum_loader_set_spread(loader, NULL, NULL);
     loader->allocator = ferrum_default_allocator;
     if (allocator)
         COPY_GIVEN(&loader->allocator, allocator);
@@ -52,6 +53,12 @@ ferrum_status_t ferrum_loader_new(const ferrum_options_t *options,
 void ferrum_loader_retain(ferrum_loader_t *loader)
 {
     atomic_fetch_add(&loader->refs, 1);
+}
+
+void ferrum_loader_set_spread(ferrum_loader_t *loader, ferrum_spread_fn *spread, void *self)
+{
+    loader->spread = spread;
+    loader->spread_self = self;
 }
 
 void ferrum_loader_free(ferrum_loader_t *loader)

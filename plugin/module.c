@@ -16,6 +16,15 @@ static const char *module_option(void *self, const char *name)
     return ferrum_options_get(((ferrum_module_t *)self)->loader->options, name);
 }
 
+static void module_spread(void *self, ferrum_task_fn *fn, void *arg)
+{
+    const ferrum_loader_t *loader = ((ferrum_module_t *)self)->loader;
+    if (loader->spread)
+        loader->spread(loader->spread_self, fn, arg);
+    else
+        fn(arg, 0, 1);
+}
+
 static void init_host(ferrum_module_t *module)
 {
     ferrum_loader_t *loader = module->loader;
@@ -28,6 +37,7 @@ static void init_host(ferrum_module_t *module)
         .logger = &loader->logger,
         .self = module,
         .option = module_option,
+        .spread = module_spread,
     };
 }
 

@@ -106,6 +106,13 @@ typedef struct ferrum_host {
      * valid while the plugin is loaded. [any-thread] Since 1.0.
      */
     const char *(*option)(void *self, const char *name);
+    /**
+     * Run @p fn on as many threads as the host can spare now, the calling one among them, and
+     * return when all have returned; for work that belongs to no context, such as packing weights.
+     * `width` is at least 1 and differs from call to call. There is no barrier, and @p fn must not
+     * come back here. NULL: the calling thread alone. [any-thread] Since 1.0.
+     */
+    void (*spread)(void *self, ferrum_task_fn *fn, void *arg);
 } ferrum_host_t;
 
 /** Frozen least size of ferrum_host_t. */

@@ -2,6 +2,7 @@
 /* Slabs of blocks: kept byte for byte, or pointed at when they stay mapped. */
 #include "backends/cpu/check.h"
 #include "backends/cpu/matrix.h"
+#include "backends/cpu/parallel.h"
 
 #include <string.h>
 
@@ -56,31 +57,45 @@ bool ferrum_cpu_packs_blocks(const ferrum_device_t *device, ferrum_weight_format
            ferrum_packed_shape(ferrum_packed_kind_of(format), n, k, 0, FERRUM_DTYPE_F32, &shape);
 }
 
+/** Panels of all experts, in the order of their rows. */
+typedef struct packing {
+    ferrum_packed_matrix_t shape;
+    const uint8_t *rows;
+    size_t row_bytes;
+    uint8_t *first;
+} packing_t;
+
+static void pack_panel(void *arg, uint64_t panel, uint32_t thread)
+{
+    const packing_t *packing = arg;
+    (void)thread;
+    ferrum_pack_blocks(&packing->shape,
+                       packing->rows + panel * FERRUM_PANEL_ROWS * packing->row_bytes,
+                       packing->row_bytes, packing->first + panel * packing->shape.panel_stride);
+}
+
 /** Panels of all experts in one block of memory. */
 static ferrum_status_t pack_experts(const ferrum_device_t *device,
                                     const ferrum_gguf_weights_t *source,
                                     const ferrum_cpu_loading_t *loading,
                                     ferrum_cpu_weights_t *weights, ferrum_error_t *err)
 {
-    ferrum_packed_matrix_t shape;
+    packing_t packing = {.rows = source->data,
+                         .row_bytes = (size_t)(source->bytes / source->experts / source->rows)};
 
     (void)ferrum_packed_shape(ferrum_packed_kind_of(source->format), weights->n, weights->k, 0,
-                              FERRUM_DTYPE_F32, &shape);
+                              FERRUM_DTYPE_F32, &packing.shape);
+    FERRUM_TRY(
+        ferrum_cpu_weights_place(device, loading, weights, &packing.shape, &packing.first, err));
     const size_t panels = weights->n / FERRUM_PANEL_ROWS;
-    const size_t row_bytes = (size_t)(source->bytes / source->experts / source->rows);
-    uint8_t *next;
-    FERRUM_TRY(ferrum_cpu_weights_place(device, loading, weights, &shape, &next, err));
-    const uint8_t *rows = source->data;
     weights->common_perm = true;
     for (uint32_t e = 0; e < weights->experts; e++) {
-        weights->matrices[e].packed = shape;
-        weights->matrices[e].packed.panels = next;
+        weights->matrices[e].packed = packing.shape;
+        weights->matrices[e].packed.panels =
+            packing.first + e * panels * packing.shape.panel_stride;
         weights->matrices[e].precision = loading->precision;
-        for (size_t p = 0; p < panels; p++, next += shape.panel_stride) {
-            ferrum_pack_blocks(&shape, rows, row_bytes, next);
-            rows += FERRUM_PANEL_ROWS * row_bytes;
-        }
     }
+    ferrum_cpu_spread(device, source->bytes, weights->experts * panels, pack_panel, &packing);
     return FERRUM_OK;
 }
 

@@ -2,6 +2,7 @@
 /* Several GPTQ matrices of one shape in one block of memory. */
 #include "backends/cpu/check.h"
 #include "backends/cpu/gptq_weights.h"
+#include "backends/cpu/parallel.h"
 
 #include <string.h>
 
@@ -84,34 +85,60 @@ static bool packed_shape(const ferrum_device_t *device, const ferrum_gptq_t *con
     return true;
 }
 
-/** One matrix at a time is brought into the kernels' common form in @p staging, then packed. */
-static void pack_matrices(const ferrum_gptq_t *const *sources, const ferrum_packed_matrix_t *shape,
-                          void *staging, uint8_t *next, ferrum_cpu_weights_t *weights)
+/** What a thread needs to pack a matrix; it takes memory for the kernels' common form of one. */
+typedef struct packing {
+    const ferrum_device_t *device;
+    const ferrum_gptq_t *const *sources;
+    ferrum_cpu_weights_t *weights;
+    ferrum_packed_matrix_t shape;
+    uint8_t *first;
+    uint64_t staging_bytes;
+    atomic_bool failed; /**< there was no memory */
+} packing_t;
+
+static void pack_matrix(void *arg, uint64_t e, uint32_t thread)
 {
-    uint32_t *perms = weights->perms.ptr;
+    packing_t *packing = arg;
+    const ferrum_gptq_t *source = packing->sources[e];
+    ferrum_cpu_weights_t *weights = packing->weights;
+    ferrum_cpu_matrix_t *matrix = &weights->matrices[e];
+    const ferrum_packed_matrix_t *shape = &packing->shape;
+    const ferrum_cpu_gptq_layout_t layout = ferrum_cpu_gptq_layout(source);
+    ferrum_cpu_memory_t staging;
+    ferrum_gptq_matrix_t common;
+    const uint32_t *perm;
+
+    (void)thread;
+    if (ferrum_cpu_alloc(packing->device, packing->staging_bytes, "packing", &staging, NULL) !=
+        FERRUM_OK) {
+        atomic_store(&packing->failed, true);
+        return;
+    }
+    ferrum_cpu_gptq_fill(source, &layout, staging.ptr, &common, &perm);
+    uint8_t *next = packing->first + e * (weights->n / FERRUM_PANEL_ROWS) * shape->panel_stride;
+    matrix->packed = *shape;
+    matrix->packed.panels = next;
+    matrix->precision = weights->precision;
+    const void *scales =
+        source->scales_dtype == shape->scale_dtype ? (const void *)source->scales : common.scales;
+    for (uint32_t col = 0; col < weights->n; col += FERRUM_PANEL_ROWS) {
+        ferrum_pack_gptq(shape, common.qweight, scales, common.zeros, weights->n, col, next);
+        next += shape->panel_stride;
+    }
+    if (perm)
+        matrix->perm = memcpy((uint32_t *)weights->perms.ptr + e * weights->k, perm,
+                              weights->k * sizeof *perm);
+    ferrum_cpu_free(packing->device, &staging);
+}
+
+static void compare_perms(ferrum_cpu_weights_t *weights)
+{
+    const uint32_t *first = weights->matrices[0].perm;
 
     weights->common_perm = true;
     for (uint32_t e = 0; e < weights->experts; e++) {
-        const ferrum_cpu_gptq_layout_t layout = ferrum_cpu_gptq_layout(sources[e]);
-        ferrum_cpu_matrix_t *matrix = &weights->matrices[e];
-        ferrum_gptq_matrix_t common;
-        const uint32_t *perm;
-        ferrum_cpu_gptq_fill(sources[e], &layout, staging, &common, &perm);
-        matrix->packed = *shape;
-        matrix->packed.panels = next;
-        matrix->precision = weights->precision;
-        const void *scales = sources[e]->scales_dtype == shape->scale_dtype
-                                 ? (const void *)sources[e]->scales
-                                 : common.scales;
-        for (uint32_t col = 0; col < weights->n; col += FERRUM_PANEL_ROWS) {
-            ferrum_pack_gptq(shape, common.qweight, scales, common.zeros, weights->n, col, next);
-            next += shape->panel_stride;
-        }
-        if (perm) {
-            matrix->perm = memcpy(perms + (size_t)e * weights->k, perm, weights->k * sizeof *perm);
-            weights->permuted = true;
-        }
-        const uint32_t *first = weights->matrices[0].perm;
+        const uint32_t *perm = weights->matrices[e].perm;
+        weights->permuted = weights->permuted || perm;
         weights->common_perm = weights->common_perm && !first == !perm &&
                                (!perm || memcmp(first, perm, weights->k * sizeof *perm) == 0);
     }
@@ -119,29 +146,31 @@ static void pack_matrices(const ferrum_gptq_t *const *sources, const ferrum_pack
 
 static ferrum_status_t load_packed(const ferrum_device_t *device,
                                    const ferrum_gptq_t *const *sources,
-                                   ferrum_packed_matrix_t *shape,
+                                   const ferrum_packed_matrix_t *shape,
                                    const ferrum_cpu_loading_t *loading,
                                    ferrum_cpu_weights_t *weights, ferrum_error_t *err)
 {
-    ferrum_cpu_memory_t staging;
-    uint8_t *first;
-    uint64_t staging_bytes = 0;
+    packing_t packing = {.device = device, .sources = sources, .weights = weights, .shape = *shape};
     bool permuted = false;
 
     for (uint32_t e = 0; e < weights->experts; e++) {
         const ferrum_cpu_gptq_layout_t layout = ferrum_cpu_gptq_layout(sources[e]);
         const uint64_t bytes = ferrum_cpu_gptq_layout_bytes(&layout);
-        staging_bytes = bytes > staging_bytes ? bytes : staging_bytes;
+        packing.staging_bytes = bytes > packing.staging_bytes ? bytes : packing.staging_bytes;
         permuted = permuted || layout.perm_bytes > 0;
     }
     if (permuted)
         FERRUM_TRY(ferrum_cpu_alloc(
             device, ferrum_size_mul3(weights->experts, weights->k, sizeof(uint32_t)),
             "act-order permutations", &weights->perms, err));
-    FERRUM_TRY(ferrum_cpu_weights_place(device, loading, weights, shape, &first, err));
-    FERRUM_TRY(ferrum_cpu_alloc(device, staging_bytes, "packing", &staging, err));
-    pack_matrices(sources, shape, staging.ptr, first, weights);
-    ferrum_cpu_free(device, &staging);
+    FERRUM_TRY(
+        ferrum_cpu_weights_place(device, loading, weights, &packing.shape, &packing.first, err));
+    ferrum_cpu_spread(device, weights->source_bytes, weights->experts, pack_matrix, &packing);
+    if (atomic_load(&packing.failed))
+        return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,
+                           "cannot allocate %llu bytes for packing",
+                           (unsigned long long)packing.staging_bytes);
+    compare_perms(weights);
     return load_biases(device, sources, weights, err);
 }
 

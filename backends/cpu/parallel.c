@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "backends/cpu/parallel.h"
 
+enum {
+    SPREAD_BYTES = 4 << 20 /* takes milliseconds, threads start in less than a tenth of one */
+};
+
 /** Argument of the region behind ferrum_cpu_for_each. */
 typedef struct for_each_region {
     ferrum_cpu_queue_t queue;
@@ -49,4 +53,16 @@ void ferrum_cpu_for_each(ferrum_context_t *ctx, uint64_t items, ferrum_cpu_item_
     ctx->stats.launches += items > 0;
     for (uint64_t i = 0; i < items; i++)
         fn(arg, i, 0);
+}
+
+void ferrum_cpu_spread(const ferrum_device_t *device, uint64_t bytes, uint64_t items,
+                       ferrum_cpu_item_fn *fn, void *arg)
+{
+    const ferrum_host_t *host = device->host;
+    for_each_region_t region = {.queue = {.count = items}, .fn = fn, .arg = arg};
+    if (bytes >= SPREAD_BYTES && items > 1 && FERRUM_HAS(ferrum_host_t, host, spread) &&
+        host->spread)
+        host->spread(host->self, run_items, &region);
+    else
+        run_items(&region, 0, 1);
 }

@@ -23,6 +23,11 @@ typedef struct ferrum_cpu_queue {
 /** Run @p fn for every item < @p items and return when all are done. */
 void ferrum_cpu_for_each(ferrum_context_t *ctx, uint64_t items, ferrum_cpu_item_fn *fn, void *arg);
 
+/** The same without a context, on threads that the host spares; by the calling one alone when the
+ *  work is less than a few megabytes of weights, @p bytes. */
+void ferrum_cpu_spread(const ferrum_device_t *device, uint64_t bytes, uint64_t items,
+                       ferrum_cpu_item_fn *fn, void *arg);
+
 /** Run @p fn on every thread of the context, each time with its number. */
 void ferrum_cpu_run(ferrum_context_t *ctx, ferrum_task_fn *fn, void *arg);
 

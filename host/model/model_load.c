@@ -303,7 +303,11 @@ ferrum_status_t ferrum_model_image_new(ferrum_model_shared_t *shared, const ferr
     l.image->ops = *ops;
     l.weights.progress = progress;
     l.weights.progress_arg = progress_arg;
+    /* Each thread of the crew has a matrix of its own to load. */
+    ferrum_spread_t *const spread = ferrum_runtime_spread(shared->runtime);
+    const bool held = ferrum_spread_hold(spread);
     ferrum_status_t status = load_all(&l, err);
+    ferrum_spread_give_back(spread, held);
     ops->backend->context_free(l.ctx);
     if (status != FERRUM_OK) {
         ferrum_model_image_free(l.image);

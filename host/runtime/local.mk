@@ -13,4 +13,5 @@ host_runtime_libferrum_runtime_la_SOURCES = \
 	host/runtime/registry.c host/runtime/registry.h \
 	host/runtime/runtime.c host/runtime/runtime_internal.h \
 	host/runtime/session.c host/runtime/session_internal.h \
+	host/runtime/spread.c host/runtime/spread.h \
 	host/runtime/topology.c host/runtime/topology.h

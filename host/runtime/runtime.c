@@ -13,6 +13,7 @@ struct ferrum_runtime {
     ferrum_memory_t *memory; /* NULL: the caller's allocator */
     ferrum_loader_t *loader;
     ferrum_moe_env_t moe_env;
+    ferrum_spread_t spread;
     uint32_t threads;
     uint32_t nodes; /* of memory that blocks are spread over; 0: not asked for */
     bool has_registry;
@@ -80,6 +81,9 @@ ferrum_status_t ferrum_runtime_open(const ferrum_runtime_options_t *options,
     }
     runtime->threads =
         ferrum_team_choose_width(given.threads, ferrum_loader_options(runtime->loader));
+    runtime->spread.width = runtime->threads;
+    atomic_init(&runtime->spread.busy, false);
+    ferrum_loader_set_spread(runtime->loader, ferrum_spread_run, &runtime->spread);
     if (runtime->nodes == 1)
         ferrum_ops_log(ferrum_runtime_ops(runtime), FERRUM_LOG_WARN,
                        "FERRUM_NUMA=interleave has no effect: this machine has one memory node");
@@ -107,6 +111,8 @@ void ferrum_runtime_close(ferrum_runtime_t *runtime)
     }
     ferrum_unload_report_t report = {.unloaded = 0};
     ferrum_generation_close(atomic_load(&runtime->serving), 0, &report, NULL);
+    if (runtime->loader) /* a module that could not be closed keeps it */
+        ferrum_loader_set_spread(runtime->loader, NULL, NULL);
     ferrum_loader_free(runtime->loader);
     if (!runtime->has_zombies && report.leaked_blocks == 0)
         ferrum_memory_free(runtime->memory);
@@ -175,6 +181,11 @@ const ferrum_options_t *ferrum_runtime_get_options(const ferrum_runtime_t *runti
 uint32_t ferrum_runtime_threads(const ferrum_runtime_t *runtime)
 {
     return runtime->threads;
+}
+
+ferrum_spread_t *ferrum_runtime_spread(ferrum_runtime_t *runtime)
+{
+    return &runtime->spread;
 }
 
 const ferrum_moe_env_t *ferrum_runtime_moe_env(const ferrum_runtime_t *runtime)

@@ -10,6 +10,7 @@
 
 #include "host/moe/moe_env.h"
 #include "host/runtime/registry.h"
+#include "host/runtime/spread.h"
 
 /** What serves: until the end of an object's making (ferrum_registry_begin) or of a pass, or for
  *  whoever swaps. [any-thread] */
@@ -27,6 +28,8 @@ ferrum_registry_t *ferrum_runtime_registry(ferrum_runtime_t *runtime);
 ferrum_loader_t *ferrum_runtime_loader(const ferrum_runtime_t *runtime);
 /** The MoE options, parsed once when the runtime was opened. [any-thread] */
 const ferrum_moe_env_t *ferrum_runtime_moe_env(const ferrum_runtime_t *runtime);
+/** The threads that plugins may borrow. [any-thread] */
+ferrum_spread_t *ferrum_runtime_spread(ferrum_runtime_t *runtime);
 /** The session's team of threads. [any-thread] */
 const ferrum_executor_t *ferrum_session_executor(const ferrum_session_t *session);
 

@@ -173,7 +173,10 @@ ferrum_status_t ferrum_runtime_swap(ferrum_runtime_t *runtime, const ferrum_swap
     swap.old = ferrum_runtime_serving(runtime);
     (void)snprintf(swap.report.from, sizeof swap.report.from, "%s",
                    ferrum_module_name(swap.old->module));
+    /* The processors are left to those who serve. */
+    const bool held = ferrum_spread_hold(ferrum_runtime_spread(runtime));
     status = build_and_exchange(&swap, &why);
+    ferrum_spread_give_back(ferrum_runtime_spread(runtime), held);
     ferrum_swap_step_t failed = swap.report.step;
     int64_t clock = ferrum_now_ns();
     release(&swap, status == FERRUM_OK ? swap.old : swap.next);

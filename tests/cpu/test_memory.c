@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* What weights occupy once they are loaded: hardly more than in the file, and only once. Matrices
  * are those of Qwen3-30B-A3B; of its experts, two. */
+#include "backends/cpu/matrix.h"
 #include "tests/cpu/fixture.h"
+#include "tests/cpu/weights.h"
 
 #include <ferrum/util.h>
 
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     EXPERTS = 2,
@@ -219,12 +222,87 @@ START_TEST(gptq_is_held_once)
 }
 END_TEST
 
+/* ---- packing by several threads ---- */
+
+enum {
+    MANY = 8,
+    WORKERS = 3
+};
+
+static test_executor_t *workers;
+
+static void spread(void *self, ferrum_task_fn *fn, void *arg)
+{
+    const ferrum_executor_t *executor = test_executor_get(workers);
+    (void)self;
+    executor->run(executor->self, fn, arg);
+}
+
+static void fill(void *data, uint64_t bytes)
+{
+    uint64_t state = 11;
+    for (uint64_t i = 0; i + 8 <= bytes; i += 8) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        memcpy((char *)data + i, &state, 8);
+    }
+}
+
+static void load_many(const cpu_fixture_t *f, bool gptq, ferrum_cpu_weights_t *out_weights)
+{
+    static const test_gptq_shape_t shape = {
+        .bits = 4, .group_size = 128, .k = HIDDEN, .n = INTERMEDIATE, .act_order = true};
+    const ferrum_cpu_loading_t loading = {.precision = FERRUM_PACKED_ACCURATE};
+    test_gptq_t matrices[MANY];
+    const ferrum_gptq_t *list[MANY];
+    if (!gptq) {
+        source_t source;
+        make_blocks(&source, FERRUM_FORMAT_Q4_K, INTERMEDIATE * MANY / EXPERTS, HIDDEN);
+        fill(source.memory, source.bytes);
+        EXPECT_OK(
+            ferrum_cpu_weights_from_gguf(f->device, &source.blocks, &loading, out_weights, &err));
+        free(source.memory);
+        return;
+    }
+    for (uint32_t e = 0; e < MANY; e++) {
+        matrices[e] = test_gptq_new(&shape, e / 2); /* some share an order, some do not */
+        list[e] = &matrices[e].desc;
+    }
+    EXPECT_OK(ferrum_cpu_weights_from_gptq(f->device, list, MANY, &loading, out_weights, &err));
+    for (uint32_t e = 0; e < MANY; e++)
+        test_gptq_free(&matrices[e]);
+}
+
+START_TEST(threads_pack_the_same)
+{
+    ferrum_cpu_weights_t alone, together;
+    cpu_fixture_t f;
+    cpu_open(&f, NULL, 1);
+    load_many(&f, _i != 0, &alone);
+    workers = test_executor_new(WORKERS);
+    f.host.host.spread = spread;
+    load_many(&f, _i != 0, &together);
+    if (f.device->packed)
+        ck_assert_uint_eq(test_executor_regions(workers), 1);
+    ck_assert_uint_eq(alone.data.bytes, together.data.bytes);
+    ck_assert_mem_eq(alone.data.ptr, together.data.ptr, alone.data.bytes);
+    ck_assert_uint_eq(alone.perms.bytes, together.perms.bytes);
+    if (alone.perms.bytes > 0)
+        ck_assert_mem_eq(alone.perms.ptr, together.perms.ptr, alone.perms.bytes);
+    ck_assert(alone.permuted == together.permuted && alone.common_perm == together.common_perm);
+    ferrum_cpu_weights_free(f.device, &alone);
+    ferrum_cpu_weights_free(f.device, &together);
+    test_executor_free(workers);
+    cpu_close(&f);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("memory");
     TCase *tcase = tcase_create("all");
     tcase_set_timeout(tcase, 120);
     tcase_add_loop_test(tcase, blocks_are_held_once, 0, FORMATS);
+    tcase_add_loop_test(tcase, threads_pack_the_same, 0, 2);
     tcase_add_loop_test(tcase, gptq_is_held_once, 0, GPTQ_KINDS);
     suite_add_tcase(suite, tcase);
     return expect_run(suite);

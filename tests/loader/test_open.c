@@ -46,6 +46,41 @@ START_TEST(plain_plugin_opens_and_is_gone)
 }
 END_TEST
 
+static void count_member(void *arg, uint32_t thread, uint32_t width)
+{
+    unsigned *members = arg;
+    ck_assert_uint_lt(thread, width);
+    members[thread]++;
+}
+
+/* As if it had three threads. */
+static void lend(void *self, ferrum_task_fn *fn, void *arg)
+{
+    ++*(unsigned *)self;
+    for (uint32_t thread = 0; thread < 3; thread++)
+        fn(arg, thread, 3);
+}
+
+START_TEST(threads_are_lent)
+{
+    ferrum_loader_t *loader = fixture_loader(NULL, "");
+    ferrum_module_t *module;
+    unsigned members[3] = {0}, lent = 0;
+    EXPECT_OK(ferrum_loader_open(loader, fixture, &module, &err));
+    const ferrum_host_t *host = ferrum_module_host(module);
+    host->spread(host->self, count_member, members);
+    ck_assert(members[0] == 1 && members[1] == 0); /* the calling thread alone */
+    ferrum_loader_set_spread(loader, lend, &lent);
+    host->spread(host->self, count_member, members);
+    ck_assert(lent == 1 && members[0] == 2 && members[1] == 1 && members[2] == 1);
+    ferrum_loader_set_spread(loader, NULL, NULL);
+    host->spread(host->self, count_member, members);
+    ck_assert(lent == 1 && members[0] == 3 && members[2] == 1);
+    ferrum_module_release(module, NULL);
+    ferrum_loader_free(loader);
+}
+END_TEST
+
 START_TEST(absent_entries_are_stubs)
 {
     ferrum_module_t *module;
@@ -394,6 +429,7 @@ int main(void)
     TCase *tests = tcase_create("open");
     tcase_add_unchecked_fixture(tests, setup, NULL);
     tcase_add_test(tests, plain_plugin_opens_and_is_gone);
+    tcase_add_test(tests, threads_are_lent);
     tcase_add_test(tests, absent_entries_are_stubs);
     tcase_add_test(tests, objects_work_through_the_resolved_table);
     tcase_add_loop_test(tests, negotiation, 0, sizeof queries / sizeof queries[0]);

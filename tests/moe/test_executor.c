@@ -3,6 +3,7 @@
 #include <config.h>
 
 #include "host/runtime/executor.h"
+#include "host/runtime/spread.h"
 #include "host/runtime/topology.h"
 #include "tests/support/expect.h"
 
@@ -246,6 +247,54 @@ START_TEST(restricted_mask)
 }
 END_TEST
 
+/* What a region of borrowed threads saw. */
+typedef struct borrowed {
+    ferrum_spread_t *spread;
+    atomic_uint calls;
+    atomic_uint width;
+    atomic_uint inner_calls;
+    bool nested;
+} borrowed_t;
+
+static void count_inner(void *arg, uint32_t thread, uint32_t width)
+{
+    borrowed_t *borrowed = arg;
+    ck_assert_uint_eq(thread, 0);
+    ck_assert_uint_eq(width, 1);
+    atomic_fetch_add(&borrowed->inner_calls, 1);
+}
+
+static void count_call(void *arg, uint32_t thread, uint32_t width)
+{
+    borrowed_t *borrowed = arg;
+    ck_assert_uint_lt(thread, width);
+    atomic_fetch_add(&borrowed->calls, 1);
+    atomic_store(&borrowed->width, width);
+    if (borrowed->nested) /* as another object that loads meanwhile */
+        ferrum_spread_run(borrowed->spread, count_inner, borrowed);
+}
+
+START_TEST(threads_are_lent_once)
+{
+    ferrum_spread_t spread = {.width = 3};
+    borrowed_t borrowed = {.spread = &spread, .nested = true};
+    ferrum_spread_run(&spread, count_call, &borrowed);
+    ck_assert_uint_eq(borrowed.width, 3);
+    ck_assert_uint_eq(borrowed.calls, 3);
+    ck_assert_uint_eq(borrowed.inner_calls, 3);
+    ck_assert(ferrum_spread_hold(&spread));
+    ck_assert(!ferrum_spread_hold(&spread));
+    ferrum_spread_give_back(&spread, false);
+    borrowed.nested = false;
+    ferrum_spread_run(&spread, count_call, &borrowed);
+    ck_assert_uint_eq(borrowed.width, 1);
+    ferrum_spread_give_back(&spread, true);
+    ferrum_spread_run(&spread, count_call, &borrowed);
+    ck_assert_uint_eq(borrowed.width, 3);
+    ck_assert_uint_eq(borrowed.calls, 7);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("executor");
@@ -259,6 +308,7 @@ int main(void)
     tcase_add_test(tcase, many_teams);
     tcase_add_test(tcase, signals_are_blocked);
     tcase_add_test(tcase, refused_widths);
+    tcase_add_test(tcase, threads_are_lent_once);
     tcase_add_test(tcase, pinned_members);
     tcase_add_test(tcase, restricted_mask);
     suite_add_tcase(suite, tcase);

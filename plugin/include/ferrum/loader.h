@@ -120,6 +120,12 @@ FERRUM_API ferrum_status_t ferrum_loader_new(const ferrum_options_t *options,
                                              const ferrum_allocator_t *allocator,
                                              const ferrum_logger_t *logger,
                                              ferrum_loader_t **out_loader, ferrum_error_t *err);
+/** As ferrum_host_t.spread, with a `self` of its own. */
+typedef void ferrum_spread_fn(void *self, ferrum_task_fn *fn, void *arg);
+/** Lend threads to plugins, see ferrum_host_t.spread; @p spread NULL takes them back. Not while a
+ *  plugin loads weights. [init] */
+FERRUM_API void ferrum_loader_set_spread(ferrum_loader_t *loader, ferrum_spread_fn *spread,
+                                         void *self);
 /** Free; modules that are still open keep what they need. NULL is ignored. */
 FERRUM_API void ferrum_loader_free(ferrum_loader_t *loader);
 /** The loader's options. */
