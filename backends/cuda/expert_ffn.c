@@ -1,48 +1,158 @@
 /* SPDX-License-Identifier: MIT */
 #include "backends/cuda/expert_ffn.h"
 #include "backends/common/ffn.h"
+#include "backends/common/gptq.h"
 #include "backends/cuda/entries.h"
 #include "backends/cuda/problems.h"
 
+/** How the roles are to lie. */
+typedef struct ffn_layout {
+    bool gate_up_tiles; /**< one launch takes both: both in tiles of one kind, or neither */
+    bool down_tiles;
+    ferrum_cuda_w4_order_t gate_up, down;
+    uint16_t *inputs, *hidden; /**< what these point to, NULL: in order */
+    const char *note;
+} ffn_layout_t;
+
 /** Load one role into @p out_weights, which the caller frees whatever happens. */
 static ferrum_status_t load_role(ferrum_device_t *device, const ferrum_expert_weights_t *source,
-                                 const ferrum_ffn_role_t *role, bool tiles,
+                                 const ferrum_ffn_role_t *role, const ferrum_cuda_w4_order_t *tiles,
                                  ferrum_cuda_weights_t *out_weights, ferrum_error_t *err)
 {
-    FERRUM_TRY(ferrum_check_ffn_role(role, source, err));
     FERRUM_TRY(source->gptq
                    ? ferrum_cuda_weights_from_gptq(device, source->gptq, role->experts, tiles,
                                                    out_weights, err)
                    : ferrum_cuda_weights_from_gguf(device, source->gguf, out_weights, err));
     FERRUM_TRY(ferrum_check_ffn_bias(role, source, out_weights->bias != NULL, err));
-    return ferrum_cuda_weights_set_bias(device, out_weights, source->bias, err);
+    return ferrum_cuda_w4_set_bias(device, out_weights, source->bias, tiles ? tiles->outputs : NULL,
+                                   err);
 }
 
-/** One launch takes gate and up: both in tiles of one kind, or neither in tiles. */
-static bool go_together(const ferrum_gpu_weights_t *gate, const ferrum_gpu_weights_t *up)
+/** A role's matrices can be put into tiles. */
+static bool fits_tiles(const ferrum_expert_weights_t *source, uint32_t experts)
 {
-    if (!ferrum_cuda_w4_tiled(gate) && !ferrum_cuda_w4_tiled(up))
-        return true;
-    return gate->layout == up->layout && gate->group_size == up->group_size;
+    return source->gptq && ferrum_cuda_w4_fits(source->gptq, experts);
+}
+
+/** Inputs of a role at each place of its tiles, [experts, k]; NULL if they stay in order. */
+static ferrum_status_t sort_inputs(ferrum_device_t *device, const ferrum_expert_weights_t *source,
+                                   const ferrum_ffn_role_t *role, uint16_t **out_inputs,
+                                   ferrum_error_t *err)
+{
+    bool in_order = true;
+
+    *out_inputs = NULL;
+    for (uint32_t e = 0; e < role->experts; e++)
+        in_order = in_order && ferrum_cuda_w4_in_order(source->gptq[e]);
+    if (in_order)
+        return FERRUM_OK;
+    uint16_t *inputs = ferrum_cuda_host_alloc(
+        device->host, ferrum_size_mul3(role->experts, role->k, sizeof *inputs), "an order", err);
+    if (!inputs)
+        return FERRUM_OUT_OF_MEMORY;
+    for (uint32_t e = 0; e < role->experts; e++)
+        ferrum_cuda_w4_sort_inputs(source->gptq[e], inputs + (size_t)e * role->k);
+    *out_inputs = inputs;
+    return FERRUM_OK;
+}
+
+/** gate and up have their groups in the same order: one table gathers x for both. */
+static bool same_order(const ferrum_expert_weights_t *gate, const ferrum_expert_weights_t *up,
+                       const ferrum_ffn_role_t *role)
+{
+    const uint32_t size = role->k / ferrum_gptq_groups(gate->gptq[0]);
+
+    for (uint32_t e = 0; e < role->experts; e++) {
+        const ferrum_gptq_t *a = gate->gptq[e], *b = up->gptq[e];
+        for (uint32_t k = 0; (a->g_idx || b->g_idx) && k < role->k; k++)
+            if ((a->g_idx ? ferrum_gptq_u32(a->g_idx, k) : k / size) !=
+                (b->g_idx ? ferrum_gptq_u32(b->g_idx, k) : k / size))
+                return false;
+    }
+    return true;
+}
+
+/** Decide, and sort what is to be sorted; the caller frees it whatever happens. */
+static ferrum_status_t plan_layout(ferrum_device_t *device, const ferrum_expert_ffn_desc_t *desc,
+                                   const ferrum_ffn_role_t roles[3], ffn_layout_t *layout,
+                                   ferrum_error_t *err)
+{
+    const ferrum_expert_weights_t *gate = desc->gate, *up = desc->up, *down = desc->down;
+    const uint32_t experts = roles[0].experts;
+
+    layout->down_tiles = fits_tiles(down, experts);
+    layout->gate_up_tiles = fits_tiles(gate, experts) && fits_tiles(up, experts) &&
+                            gate->gptq[0]->scales_dtype == up->gptq[0]->scales_dtype &&
+                            ferrum_gptq_groups(gate->gptq[0]) == ferrum_gptq_groups(up->gptq[0]);
+    if (layout->gate_up_tiles && !same_order(gate, up, &roles[0])) {
+        layout->gate_up_tiles = false;
+        layout->note = ", act-order of gate and up differs";
+    }
+    if (layout->gate_up_tiles)
+        FERRUM_TRY(sort_inputs(device, gate, &roles[0], &layout->inputs, err));
+    if (layout->down_tiles)
+        FERRUM_TRY(sort_inputs(device, down, &roles[2], &layout->hidden, err));
+    if (layout->inputs || layout->hidden)
+        layout->note = layout->gate_up_tiles ? ", act-order" : layout->note;
+    layout->gate_up = (ferrum_cuda_w4_order_t){.inputs = layout->inputs, .outputs = layout->hidden};
+    layout->down =
+        (ferrum_cuda_w4_order_t){.inputs = layout->hidden, .folded = layout->gate_up_tiles};
+    return FERRUM_OK;
+}
+
+static void free_layout(ferrum_device_t *device, const ferrum_ffn_role_t roles[3],
+                        const ffn_layout_t *layout)
+{
+    const uint64_t experts = roles[0].experts;
+
+    ferrum_cuda_host_free(device->host, layout->inputs,
+                          experts * roles[0].k * sizeof *layout->inputs);
+    ferrum_cuda_host_free(device->host, layout->hidden,
+                          experts * roles[2].k * sizeof *layout->hidden);
+}
+
+/** Everything that is wrong with a role must be known before its groups are looked at. */
+static ferrum_status_t check_role(const ferrum_ffn_role_t *role,
+                                  const ferrum_expert_weights_t *source, ferrum_error_t *err)
+{
+    uint64_t bytes;
+
+    FERRUM_TRY(ferrum_check_ffn_role(role, source, err));
+    return source->gptq ? ferrum_check_gptq_stack(source->gptq, role->experts, &bytes, err)
+                        : FERRUM_OK;
+}
+
+static ferrum_status_t load_roles(ferrum_expert_ffn_t *ffn, const ferrum_expert_ffn_desc_t *desc,
+                                  const ferrum_ffn_role_t roles[3], const ffn_layout_t *layout,
+                                  ferrum_error_t *err)
+{
+    const ferrum_cuda_w4_order_t *gate_up = layout->gate_up_tiles ? &layout->gate_up : NULL;
+    const ferrum_cuda_w4_order_t *down = layout->down_tiles ? &layout->down : NULL;
+
+    FERRUM_TRY(load_role(ffn->device, desc->gate, &roles[0], gate_up, &ffn->gate, err));
+    FERRUM_TRY(load_role(ffn->device, desc->up, &roles[1], gate_up, &ffn->up, err));
+    return load_role(ffn->device, desc->down, &roles[2], down, &ffn->down, err);
 }
 
 static ferrum_status_t load_ffn(ferrum_expert_ffn_t *ffn, const ferrum_expert_ffn_desc_t *desc,
                                 ferrum_error_t *err)
 {
-    const ferrum_ffn_role_t gate = {"gate", ffn->local_experts, ffn->intermediate, ffn->hidden};
-    const ferrum_ffn_role_t up = {"up", ffn->local_experts, ffn->intermediate, ffn->hidden};
-    const ferrum_ffn_role_t down = {"down", ffn->local_experts, ffn->hidden, ffn->intermediate};
+    const ferrum_ffn_role_t roles[3] = {
+        {"gate", ffn->local_experts, ffn->intermediate, ffn->hidden},
+        {"up", ffn->local_experts, ffn->intermediate, ffn->hidden},
+        {"down", ffn->local_experts, ffn->hidden, ffn->intermediate}};
+    ffn_layout_t layout = {.note = ""};
 
     FERRUM_TRY(ferrum_activation_from(desc->activation, &ffn->activation, err));
-    FERRUM_TRY(load_role(ffn->device, desc->gate, &gate, true, &ffn->gate, err));
-    FERRUM_TRY(load_role(ffn->device, desc->up, &up, true, &ffn->up, err));
-    if (!go_together(&ffn->gate.gpu, &ffn->up.gpu)) {
-        ferrum_cuda_weights_free(&ffn->gate);
-        ferrum_cuda_weights_free(&ffn->up);
-        FERRUM_TRY(load_role(ffn->device, desc->gate, &gate, false, &ffn->gate, err));
-        FERRUM_TRY(load_role(ffn->device, desc->up, &up, false, &ffn->up, err));
-    }
-    return load_role(ffn->device, desc->down, &down, true, &ffn->down, err);
+    FERRUM_TRY(check_role(&roles[0], desc->gate, err));
+    FERRUM_TRY(check_role(&roles[1], desc->up, err));
+    FERRUM_TRY(check_role(&roles[2], desc->down, err));
+    ferrum_status_t status = plan_layout(ffn->device, desc, roles, &layout, err);
+    if (status == FERRUM_OK)
+        status = load_roles(ffn, desc, roles, &layout, err);
+    free_layout(ffn->device, roles, &layout);
+    ffn->note = layout.note;
+    return status;
 }
 
 ferrum_status_t ferrum_cuda_expert_ffn_create(ferrum_device_t *device,
@@ -119,10 +229,10 @@ ferrum_status_t ferrum_cuda_expert_ffn_info(const ferrum_expert_ffn_t *ffn,
     format_name(&ffn->up, up);
     format_name(&ffn->down, down);
     const bool alike = ffn->gate.format == ffn->up.format && ffn->gate.bits == ffn->up.bits;
-    (void)snprintf(info.kernel, sizeof info.kernel, "%s %s%s%s/%s",
+    (void)snprintf(info.kernel, sizeof info.kernel, "%s %s%s%s/%s%s",
                    ferrum_cuda_w4_tiled(&ffn->gate.gpu) && ferrum_cuda_w4_tiled(&ffn->down.gpu)
                        ? "mma"
                        : "fma",
-                   gate, alike ? "" : "/", alike ? "" : up, down);
+                   gate, alike ? "" : "/", alike ? "" : up, down, ffn->note);
     return ferrum_fill_struct(__func__, out_info, FERRUM_EXPERT_FFN_INFO_MIN_SIZE, &info, err);
 }

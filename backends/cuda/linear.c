@@ -148,7 +148,7 @@ ferrum_status_t ferrum_cuda_load_gptq(ferrum_device_t *device, const ferrum_gptq
 
     FERRUM_CHECK_POINTER(device, err);
     FERRUM_CHECK_POINTER(out_linear, err);
-    FERRUM_TRY(ferrum_cuda_weights_from_gptq(device, &weights, 1, false, &loaded, err));
+    FERRUM_TRY(ferrum_cuda_weights_from_gptq(device, &weights, 1, NULL, &loaded, err));
     const ferrum_status_t status = ferrum_cuda_linear_new(device, 1, &linear, err);
     if (status != FERRUM_OK) {
         ferrum_cuda_weights_free(&loaded);

@@ -106,6 +106,8 @@ backends_cuda_cuda_la_SOURCES = \
 	backends/cuda/tile_choice.c \
 	backends/cuda/tile_choice.h \
 	backends/cuda/transfer.c \
+	backends/cuda/w4_order.c \
+	backends/cuda/w4_order.h \
 	backends/cuda/weights.h \
 	backends/cuda/weights_gguf.c \
 	backends/cuda/weights_gptq.c \

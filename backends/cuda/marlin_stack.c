@@ -19,7 +19,7 @@ ferrum_status_t ferrum_cuda_load_gptq_stacked(ferrum_device_t *device,
 
     FERRUM_CHECK_POINTER(device, err);
     FERRUM_CHECK_POINTER(out_stack, err);
-    FERRUM_TRY(ferrum_cuda_weights_from_gptq(device, experts, num_experts, false, &loaded, err));
+    FERRUM_TRY(ferrum_cuda_weights_from_gptq(device, experts, num_experts, NULL, &loaded, err));
     ferrum_marlin_stack_t *stack =
         ferrum_cuda_object_new(device, sizeof *stack, "an expert stack", err);
     if (!stack) {

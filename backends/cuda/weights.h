@@ -6,12 +6,13 @@
  * Block formats are kept as in the file. GPTQ codes are brought into the layouts W4 and W8 of
  * kernels/cuda/moe_args.h: along the inputs instead of across them, zeros as what is subtracted,
  * scales in f32. Act-order costs a table: the group of each input, looked up while decoding. The
- * expert FFN has 4-bit codes in tiles for the matrix units instead, where they fit.
+ * expert FFN has 4-bit codes in tiles for the matrix units instead, where they fit (w4_order.h).
  */
 #ifndef FERRUM_CUDA_WEIGHTS_H
 #define FERRUM_CUDA_WEIGHTS_H
 
 #include "backends/cuda/check.h"
+#include "backends/cuda/w4_order.h"
 #include "kernels/cuda/moe_args.h"
 
 typedef struct ferrum_cuda_weights {
@@ -36,17 +37,23 @@ ferrum_status_t ferrum_cuda_weights_from_gguf(ferrum_device_t *device,
                                               ferrum_cuda_weights_t *out_weights,
                                               ferrum_error_t *err);
 /** Load @p count GPTQ matrices of equal shape; a matrix's own bias is kept. @p tiles: in the tiled
- *  layout if they fit. */
+ *  layout, which fits them, and in this order; NULL: in rows. */
 ferrum_status_t ferrum_cuda_weights_from_gptq(ferrum_device_t *device,
                                               const ferrum_gptq_t *const *sources, uint32_t count,
-                                              bool tiles, ferrum_cuda_weights_t *out_weights,
+                                              const ferrum_cuda_w4_order_t *tiles,
+                                              ferrum_cuda_weights_t *out_weights,
                                               ferrum_error_t *err);
-/** Checked matrices can have the tiled layout: 4 bits, inputs in order, scales f16 or bf16, groups
- * of 32, of a multiple of 64 or of all inputs. */
+/** Checked matrices can have the tiled layout: 4 bits, scales f16 or bf16, groups of 32, of a
+ *  multiple of 64 or of all inputs; in act-order, each group whole. */
 bool ferrum_cuda_w4_fits(const ferrum_gptq_t *const *sources, uint32_t count);
 /** Bring them into it; @p weights has its shape. */
 ferrum_status_t ferrum_cuda_w4_load(ferrum_device_t *device, const ferrum_gptq_t *const *sources,
+                                    const ferrum_cuda_w4_order_t *order,
                                     ferrum_cuda_weights_t *weights, ferrum_error_t *err);
+/** As ferrum_cuda_weights_set_bias, for outputs in the order @p outputs [experts, n], or NULL. */
+ferrum_status_t ferrum_cuda_w4_set_bias(ferrum_device_t *device, ferrum_cuda_weights_t *weights,
+                                        const float *bias, const uint16_t *outputs,
+                                        ferrum_error_t *err);
 /** They have it. */
 static inline bool ferrum_cuda_w4_tiled(const ferrum_gpu_weights_t *weights)
 {

@@ -168,9 +168,10 @@ static ferrum_status_t send_all(ferrum_device_t *device, const ferrum_gptq_t *co
     return status;
 }
 
-/** The sources' own biases, where they have one. */
+/** The sources' own biases, where they have one, in the order of @p outputs. */
 static ferrum_status_t load_biases(ferrum_device_t *device, const ferrum_gptq_t *const *sources,
-                                   ferrum_cuda_weights_t *weights, ferrum_error_t *err)
+                                   const uint16_t *outputs, ferrum_cuda_weights_t *weights,
+                                   ferrum_error_t *err)
 {
     const uint64_t bytes = ferrum_size_mul3(weights->experts, weights->n, sizeof(float));
     bool any = false;
@@ -185,7 +186,7 @@ static ferrum_status_t load_biases(ferrum_device_t *device, const ferrum_gptq_t 
     for (uint32_t e = 0; e < weights->experts; e++)
         if (sources[e]->bias)
             memcpy(biases + (size_t)e * weights->n, sources[e]->bias, weights->n * sizeof(float));
-    const ferrum_status_t status = ferrum_cuda_weights_set_bias(device, weights, biases, err);
+    const ferrum_status_t status = ferrum_cuda_w4_set_bias(device, weights, biases, outputs, err);
     ferrum_cuda_host_free(device->host, biases, bytes);
     return status;
 }
@@ -217,17 +218,17 @@ static ferrum_status_t load_rows(ferrum_device_t *device, const ferrum_gptq_t *c
 
 ferrum_status_t ferrum_cuda_weights_from_gptq(ferrum_device_t *device,
                                               const ferrum_gptq_t *const *sources, uint32_t count,
-                                              bool tiles, ferrum_cuda_weights_t *out_weights,
+                                              const ferrum_cuda_w4_order_t *tiles,
+                                              ferrum_cuda_weights_t *out_weights,
                                               ferrum_error_t *err)
 {
     ferrum_cuda_weights_t weights;
 
     FERRUM_TRY(check_all(sources, count, &weights, err));
-    ferrum_status_t status = tiles && ferrum_cuda_w4_fits(sources, count)
-                                 ? ferrum_cuda_w4_load(device, sources, &weights, err)
-                                 : load_rows(device, sources, &weights, err);
+    ferrum_status_t status = tiles ? ferrum_cuda_w4_load(device, sources, tiles, &weights, err)
+                                   : load_rows(device, sources, &weights, err);
     if (status == FERRUM_OK)
-        status = load_biases(device, sources, &weights, err);
+        status = load_biases(device, sources, tiles ? tiles->outputs : NULL, &weights, err);
     if (status != FERRUM_OK) {
         ferrum_cuda_weights_free(&weights);
         return status;

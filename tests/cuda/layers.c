@@ -62,8 +62,8 @@ static void make_blocks(layer_t *layer, int role, uint32_t *state)
 }
 
 /** One matrix at @p words: codes [k/8, n], zeros [groups, n/8], scales f32 [groups, n]. */
-static void make_matrix(ferrum_gptq_t *matrix, int32_t *words, double *values, uint32_t n,
-                        uint32_t k, uint32_t *state)
+static void make_matrix(ferrum_gptq_t *matrix, int32_t *words, const int32_t *g_idx, double *values,
+                        uint32_t n, uint32_t k, uint32_t *state)
 {
     const uint32_t groups = k / BLOCK, codes = k / CODES_PER_WORD * n;
     int32_t *zeros = words + codes;
@@ -75,7 +75,7 @@ static void make_matrix(ferrum_gptq_t *matrix, int32_t *words, double *values, u
         scales[i] = (float)(1 + next(state) % 7) / 512.0f;
     for (uint32_t row = 0; row < n; row++)
         for (uint32_t i = 0; i < k; i++) {
-            const uint32_t g = i / BLOCK;
+            const uint32_t g = g_idx ? (uint32_t)g_idx[i] : i / BLOCK;
             const uint32_t code = (uint32_t)words[i / 8 * n + row] >> i % 8 * 4 & 15;
             const uint32_t zero = (uint32_t)zeros[(g * n + row) / 8] >> row % 8 * 4 & 15;
             values[(size_t)row * k + i] =
@@ -95,6 +95,54 @@ static void make_matrix(ferrum_gptq_t *matrix, int32_t *words, double *values, u
                               .scales_dtype = FERRUM_DTYPE_F32};
 }
 
+/** Groups of 32 in random places; those of up are those of gate, unless they are to differ. */
+static void make_groups(layer_t *layer, int role, uint32_t *state)
+{
+    const uint32_t k = cols_of(&layer->shape, role), experts = layer->shape.experts;
+    int32_t *groups = layer->groups[role] = zeroed((size_t)experts * k, sizeof *groups);
+
+    if (role == 1 && !layer->how.orders_apart) {
+        memcpy(groups, layer->groups[0], (size_t)experts * k * sizeof *groups);
+        return;
+    }
+    for (uint32_t e = 0; e < experts; e++, groups += k)
+        for (uint32_t i = 0; i < k; i++) {
+            const uint32_t other = next(state) % (i + 1);
+            groups[i] = groups[other];
+            groups[other] = (int32_t)(i / BLOCK);
+        }
+}
+
+/** The scales of a role, small multiples of 2^-9, as f16. */
+static void halve_scales(layer_t *layer, int role)
+{
+    static const uint16_t multiples[] = {0x1800, 0x1c00, 0x1e00, 0x2000, 0x2100, 0x2200, 0x2300};
+    const uint32_t experts = layer->shape.experts;
+    uint64_t at = 0;
+
+    layer->scales[role] =
+        zeroed(experts * layer->gptq[role][0].scales_count, sizeof *layer->scales[role]);
+    for (uint32_t e = 0; e < experts; e++) {
+        ferrum_gptq_t *matrix = &layer->gptq[role][e];
+        const float *scales = matrix->scales;
+        uint16_t *halves = layer->scales[role] + at;
+        for (uint64_t i = 0; i < matrix->scales_count; i++, at++)
+            layer->scales[role][at] = multiples[(int)(scales[i] * 512.0f) - 1];
+        matrix->scales = halves;
+        matrix->scales_dtype = FERRUM_DTYPE_F16;
+    }
+}
+
+static void make_biases(layer_t *layer, int role, uint32_t *state)
+{
+    const size_t count = (size_t)layer->shape.experts * rows_of(&layer->shape, role);
+
+    layer->biases[role] = zeroed(count, sizeof *layer->biases[role]);
+    for (size_t i = 0; i < count; i++)
+        layer->biases[role][i] = (float)((int)(next(state) % 64) - 32) / 64.0f;
+    layer->role[role].bias = layer->biases[role];
+}
+
 static void make_matrices(layer_t *layer, int role, uint32_t *state)
 {
     const uint32_t experts = layer->shape.experts;
@@ -104,19 +152,34 @@ static void make_matrices(layer_t *layer, int role, uint32_t *state)
     layer->data[role] = zeroed(experts * words, sizeof(int32_t));
     layer->gptq[role] = zeroed(experts, sizeof *layer->gptq[role]);
     layer->list[role] = zeroed(experts, sizeof(ferrum_gptq_t *));
+    if (layer->how.act_order)
+        make_groups(layer, role, state);
     for (uint32_t e = 0; e < experts; e++) {
-        make_matrix(&layer->gptq[role][e], (int32_t *)layer->data[role] + e * words,
+        const int32_t *groups = layer->groups[role] ? layer->groups[role] + (size_t)e * k : NULL;
+        ferrum_gptq_t *matrix = &layer->gptq[role][e];
+        make_matrix(matrix, (int32_t *)layer->data[role] + e * words, groups,
                     layer->values[role] + (size_t)e * n * k, n, k, state);
-        layer->list[role][e] = &layer->gptq[role][e];
+        matrix->g_idx = groups;
+        matrix->g_idx_count = groups ? k : 0;
+        layer->list[role][e] = matrix;
     }
     layer->role[role].gptq = layer->list[role];
+    if (layer->how.f16_scales)
+        halve_scales(layer, role);
+    if (layer->how.biases)
+        make_biases(layer, role, state);
 }
 
 void layer_make(layer_t *layer, const layer_shape_t *shape)
 {
+    layer_make_gptq(layer, shape, &(layer_gptq_t){false, false, false, false});
+}
+
+void layer_make_gptq(layer_t *layer, const layer_shape_t *shape, const layer_gptq_t *how)
+{
     uint32_t state = 1;
 
-    *layer = (layer_t){.shape = *shape};
+    *layer = (layer_t){.shape = *shape, .how = *how};
     for (int role = 0; role < 3; role++) {
         layer->role[role].head = (ferrum_head_t)FERRUM_HEAD(ferrum_expert_weights_t);
         layer->values[role] =
@@ -142,6 +205,9 @@ void layer_free(layer_t *layer)
         free(layer->values[role]);
         free(layer->gptq[role]);
         free(layer->list[role]);
+        free(layer->groups[role]);
+        free(layer->scales[role]);
+        free(layer->biases[role]);
     }
 }
 
@@ -206,18 +272,25 @@ static double dot(const double *w, const double *x, uint32_t k)
     return sum;
 }
 
+/** Output @p i of expert @p e in a role. */
+static double output(const layer_t *layer, int role, size_t e, uint32_t i, const double *x)
+{
+    const uint32_t n = rows_of(&layer->shape, role), k = cols_of(&layer->shape, role);
+
+    return dot(layer->values[role] + (e * n + i) * k, x, k) +
+           (layer->biases[role] ? (double)layer->biases[role][e * n + i] : 0.0);
+}
+
 /** out += weight * FFN of expert @p e. */
 static void add_expert(const layer_t *layer, size_t e, double weight, const double *x,
                        double *hidden, double *out)
 {
-    const uint32_t h = layer->shape.hidden, n = layer->shape.intermediate;
-
-    for (uint32_t i = 0; i < n; i++) {
-        const double gate = dot(layer->values[0] + (e * n + i) * h, x, h);
-        hidden[i] = gate / (1 + exp(-gate)) * dot(layer->values[1] + (e * n + i) * h, x, h);
+    for (uint32_t i = 0; i < layer->shape.intermediate; i++) {
+        const double gate = output(layer, 0, e, i, x);
+        hidden[i] = gate / (1 + exp(-gate)) * output(layer, 1, e, i, x);
     }
-    for (uint32_t i = 0; i < h; i++)
-        out[i] += weight * dot(layer->values[2] + (e * h + i) * n, hidden, n);
+    for (uint32_t i = 0; i < layer->shape.hidden; i++)
+        out[i] += weight * output(layer, 2, e, i, hidden);
 }
 
 double call_error(const layer_call_t *call, const layer_t *layer)

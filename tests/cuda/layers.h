@@ -15,9 +15,21 @@ typedef struct layer_shape {
     uint32_t experts, hidden, intermediate, top_k; /**< sizes are multiples of 32 */
 } layer_shape_t;
 
+/** What else GPTQ matrices can be like; all false in layer_make. */
+typedef struct layer_gptq {
+    bool f16_scales;
+    bool act_order;    /**< groups lie anywhere, in each expert elsewhere, in gate as in up */
+    bool orders_apart; /**< and in up elsewhere than in gate */
+    bool biases;       /**< of all three roles */
+} layer_gptq_t;
+
 typedef struct layer {
     layer_shape_t shape;
-    void *data[3]; /**< gate, up, down */
+    layer_gptq_t how;
+    int32_t *groups[3]; /**< g_idx [experts, inputs], or NULL */
+    uint16_t *scales[3];
+    float *biases[3]; /**< [experts, outputs], or NULL */
+    void *data[3];    /**< gate, up, down */
     double *values[3];
     ferrum_gguf_weights_t gguf[3];
     ferrum_gptq_t *gptq[3]; /**< [experts] */
@@ -36,6 +48,7 @@ typedef struct layer_call {
 } layer_call_t;
 
 void layer_make(layer_t *layer, const layer_shape_t *shape);
+void layer_make_gptq(layer_t *layer, const layer_shape_t *shape, const layer_gptq_t *how);
 void layer_free(layer_t *layer);
 
 /** Inputs for up to @p tokens tokens; fill them with call_fill. */

@@ -72,6 +72,12 @@ tests_cuda_test_moe_LDADD = $(cuda_tests_ldadd) -lm
 tests_cuda_test_ops_CPPFLAGS = $(cuda_tests_cppflags)
 tests_cuda_test_ops_SOURCES = tests/cuda/test_ops.c $(cuda_tests_fixture)
 tests_cuda_test_ops_LDADD = $(cuda_tests_ldadd)
+check_PROGRAMS += tests/cuda/test_act_order
+TESTS += tests/cuda/test_act_order
+tests_cuda_test_act_order_CPPFLAGS = $(cuda_tests_cppflags)
+tests_cuda_test_act_order_SOURCES = \
+	tests/cuda/test_act_order.c tests/cuda/layers.c tests/cuda/layers.h $(cuda_tests_fixture)
+tests_cuda_test_act_order_LDADD = $(cuda_tests_ldadd) -lm
 check_PROGRAMS += tests/cuda/test_routed
 TESTS += tests/cuda/test_routed
 tests_cuda_test_routed_CPPFLAGS = $(cuda_tests_cppflags)
