@@ -37,10 +37,14 @@ run()
 }
 
 run "$emulator"
-for file in summary info conformance bench-gptq4 bench-q4_k tokens-gptq; do
+for file in summary info conformance bench-gptq4 bench-q4_k bench-q6_k tokens-gptq; do
     [ -s "$work/results/$file.json" ] || { echo "$file.json is missing or empty"; bad=1; }
 done
 grep -q '"passed": true' "$work/results/summary.json" || bad=1
+grep -q '"step": "peers", "status": "failed"' "$work/results/summary.json" && {
+    cat "$work/results/peers.err"
+    bad=1
+}
 if run /nonexistent/libcuda.so >"$work/out" 2>&1; then
     echo "run.sh is content without a driver:"
     cat "$work/out"

@@ -4,6 +4,10 @@ EXTRA_DIST += \
 	tests/gpu/README.md \
 	tests/gpu/ferrum \
 	tests/gpu/make-bundle.sh \
+	tests/gpu/peers/beside.py \
+	tests/gpu/peers/peer.py \
+	tests/gpu/peers/torch_loop.py \
+	tests/gpu/peers/triton_moe.py \
 	tests/gpu/run.sh
 dist_check_SCRIPTS += tests/gpu/bundle.sh
 if !FERRUM_SANITIZED

@@ -24,6 +24,8 @@ cp "$build/.libs/ferrum" "$target/bin/"
 cp "$build/backends/cpu/.libs/cpu.so" "$build/backends/cuda/.libs/cuda.so" "$target/plugins/"
 cp "$source"/models/*.gguf "$target/models/"
 cp -R "$source/models/tiny-qwen3moe-gptq" "$target/models/"
+mkdir "$target/peers"
+cp "$source"/tests/gpu/peers/*.py "$target/peers/"
 cp "$source/LICENSE" "$source/tests/gpu/README.md" "$source/tests/gpu/run.sh" \
     "$source/tests/gpu/ferrum" "$target/"
 chmod +x "$target/run.sh" "$target/ferrum"

@@ -35,7 +35,11 @@ if [ -n "$emulator" ]; then
     tokens=3
     shape='--hidden 256 --intermediate 256 --experts 2 --top-k 1 --layers 1 --calls 1'
     counts=1,3
+    formats_counts=$counts
+    formats=q6_k
     seconds=0.01
+    repeat=3
+    peers="--emulated --tokens $counts --rounds 1 --seconds 0.01 --tuning 0 $shape"
 else
     # A driver keeps threads and memory of its own, so what is left after closing says little here.
     groups=$("$ferrum" check-plugin --list | awk '$1 != "cycles" { print $1 }')
@@ -43,7 +47,11 @@ else
     tokens=16
     shape='--layers 8' # of Qwen3-30B-A3B, far more than the caches hold
     counts=1,2,4,8,16,32,64,128,512,4096
+    formats_counts=1,8,32,128,512,4096
+    formats='q5_k q6_k q8_0 q4_0 iq4_xs mxfp4'
     seconds=0.4
+    repeat=100
+    peers="--tokens $counts --tuning 60 --limit 150 $shape"
 fi
 
 left_s()
@@ -79,6 +87,13 @@ step()
     took=$(($(date +%s) - start))
     case $status in
     0) note "$name" passed $took "$file" && return 0 ;;
+    77)
+        if [ "$need" = optional ]; then
+            note "$name" skipped $took "$(tail -n 1 "$out/$name.err")"
+            return 0
+        fi
+        note "$name" failed $took "it cannot run here, see $name.err"
+        ;;
     124 | 137) note "$name" failed $took "ran longer than $limit s" ;;
     *) note "$name" failed $took "exit status $status, see $name.err and $file" ;;
     esac
@@ -130,11 +145,23 @@ same_text()
     }
 }
 
-# One layer's experts, calls over several layers in a graph, timed by the device.
+# One layer's experts, calls over several layers in a graph, timed by the device: format, token
+# counts, seconds of each. Then replays on two streams at once, which must have the same bits.
 bench()
 {
     # shellcheck disable=SC2086 # a list of words
-    "$ferrum" bench moe -b cuda --format "$1" $shape --tokens $counts --seconds $seconds -o json
+    "$ferrum" bench moe -b cuda --format "$1" $shape --tokens "$2" --seconds "$3" --repeat $repeat -o json
+}
+
+# Ours and its peers in turns.
+beside()
+{
+    command -v python3 >/dev/null || {
+        echo "there is no python3 here" >&2
+        return 77
+    }
+    # shellcheck disable=SC2086 # a list of words
+    python3 "$here/peers/beside.py" --ferrum "$ferrum" $peers
 }
 
 # Race and memory checks of a few groups of the suite, by compute-sanitizer where it is installed.
@@ -162,7 +189,11 @@ fi
         step 40 mandatory tokens-gptq tokens-gptq.json same_text \
             tiny-qwen3moe-gptq 'And the LORD said unto Moses,'
         for format in gptq4 q4_k; do
-            step 120 mandatory bench-$format bench-$format.json bench $format
+            step 120 mandatory bench-$format bench-$format.json bench $format $counts $seconds
+        done
+        step 160 optional peers peers.json beside
+        for format in $formats; do
+            step 30 optional bench-$format bench-$format.json bench $format $formats_counts 0.05
         done
     fi
 }
