@@ -164,16 +164,15 @@ static ferrum_status_t load_role(ferrum_composed_ffn_t *ffn, const ferrum_expert
     ferrum_expert_stack_info_t info = {.head = FERRUM_HEAD(ferrum_expert_stack_info_t)};
     if (!ffn->gptq) {
         FERRUM_TRY(ops->load_quant_experts(ffn->device, w->gguf, &ffn->stacked[role], err));
-        if (ops->stacked_experts->info(ffn->stacked[role], &info, NULL) == FERRUM_OK)
-            ffn->bytes += info.bytes;
+        FERRUM_TRY(ops->stacked_experts->info(ffn->stacked[role], &info, err));
     } else {
         FERRUM_TRY(ops->load_gptq_stacked(ffn->device, w->gptq, ffn->local_experts,
                                           &ffn->marlin[role], err));
-        if (ops->marlin_stack->info(ffn->marlin[role], &info, NULL) == FERRUM_OK)
-            ffn->bytes += info.bytes;
+        FERRUM_TRY(ops->marlin_stack->info(ffn->marlin[role], &info, err));
         if (info.requires_vllm)
             return refuse(err, FERRUM_REASON_LAYOUT, "stacks that need gemm_phase_vllm");
     }
+    ffn->bytes += info.bytes;
     ffn->source_bytes += source_bytes(w, ffn->local_experts);
     ffn->error_bound += 2.0f * info.error_bound; /* silu(gate) * up carries both errors on */
     return FERRUM_OK;
@@ -271,6 +270,13 @@ static ferrum_status_t composed_info(const ferrum_expert_ffn_t *object,
     return FERRUM_OK;
 }
 
+static void composed_context_free(ferrum_compose_t *compose, ferrum_context_t *ctx)
+{
+    if (ctx)
+        ferrum_compose_drop_scratch(compose, ctx);
+    compose->native_context_free(ctx);
+}
+
 /* ---- slots: create and supports get no object that leads back to the module ---- */
 
 static ferrum_compose_t *_Atomic slots[8];
@@ -289,9 +295,7 @@ static ferrum_compose_t *_Atomic slots[8];
     }                                                                                              \
     static void context_free_##i(ferrum_context_t *ctx)                                            \
     {                                                                                              \
-        if (ctx)                                                                                   \
-            ferrum_compose_drop_scratch(atomic_load(&slots[i]), ctx);                              \
-        atomic_load(&slots[i])->native_context_free(ctx);                                          \
+        composed_context_free(atomic_load(&slots[i]), ctx);                                        \
     }
 SLOT(0)
 SLOT(1)

@@ -115,7 +115,7 @@ static bool is_needed(const ferrum_elf_t *elf, const char *library)
 /* Versions wanted from other libraries; *top becomes the highest version number in use. */
 static bool check_version_needs(const ferrum_elf_t *elf, unsigned *top)
 {
-    uint64_t at = elf->tags[FERRUM_ELF_VERNEED], offset;
+    uint64_t at = elf->tags[FERRUM_ELF_VERNEED];
     uint64_t count = elf->tags[FERRUM_ELF_VERNEEDNUM];
     if (!elf->has_tag[FERRUM_ELF_VERNEED])
         return true;
@@ -123,8 +123,7 @@ static bool check_version_needs(const ferrum_elf_t *elf, unsigned *top)
         return false;
     for (uint64_t i = 0; i < count; i++) {
         Elf64_Verneed need;
-        if (!ferrum_elf_locate(elf, at, sizeof need, &offset) ||
-            !ferrum_elf_fetch(elf, offset, &need, sizeof need) || need.vn_version != 1)
+        if (!ferrum_elf_read(elf, at, &need, sizeof need) || need.vn_version != 1)
             return false;
         const char *library = ferrum_elf_string(elf, need.vn_file);
         if (!library || !is_needed(elf, library) || need.vn_cnt == 0)
@@ -132,8 +131,7 @@ static bool check_version_needs(const ferrum_elf_t *elf, unsigned *top)
         uint64_t aux_at = at + need.vn_aux;
         for (unsigned j = 0; j < need.vn_cnt; j++) {
             Elf64_Vernaux aux;
-            if (!ferrum_elf_locate(elf, aux_at, sizeof aux, &offset) ||
-                !ferrum_elf_fetch(elf, offset, &aux, sizeof aux) ||
+            if (!ferrum_elf_read(elf, aux_at, &aux, sizeof aux) ||
                 !ferrum_elf_string(elf, aux.vna_name) ||
                 (aux.vna_next == 0) != (j + 1u == need.vn_cnt))
                 return false;
@@ -151,7 +149,7 @@ static bool check_version_needs(const ferrum_elf_t *elf, unsigned *top)
 /* Versions that the plugin defines. */
 static bool check_version_definitions(const ferrum_elf_t *elf, unsigned *top)
 {
-    uint64_t at = elf->tags[FERRUM_ELF_VERDEF], offset;
+    uint64_t at = elf->tags[FERRUM_ELF_VERDEF];
     uint64_t count = elf->tags[FERRUM_ELF_VERDEFNUM];
     if (!elf->has_tag[FERRUM_ELF_VERDEF])
         return true;
@@ -160,11 +158,9 @@ static bool check_version_definitions(const ferrum_elf_t *elf, unsigned *top)
     for (uint64_t i = 0; i < count; i++) {
         Elf64_Verdef definition;
         Elf64_Verdaux aux;
-        if (!ferrum_elf_locate(elf, at, sizeof definition, &offset) ||
-            !ferrum_elf_fetch(elf, offset, &definition, sizeof definition) ||
+        if (!ferrum_elf_read(elf, at, &definition, sizeof definition) ||
             definition.vd_version != 1 ||
-            !ferrum_elf_locate(elf, at + definition.vd_aux, sizeof aux, &offset) ||
-            !ferrum_elf_fetch(elf, offset, &aux, sizeof aux) ||
+            !ferrum_elf_read(elf, at + definition.vd_aux, &aux, sizeof aux) ||
             !ferrum_elf_string(elf, aux.vda_name) || (definition.vd_next == 0) != (i + 1 == count))
             return false;
         unsigned number = definition.vd_ndx & 0x7fffu;

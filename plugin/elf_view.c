@@ -41,6 +41,15 @@ bool ferrum_elf_locate(const ferrum_elf_t *elf, uint64_t address, uint64_t bytes
     return false;
 }
 
+/* Loaded segments end within the file, see add_load(). */
+bool ferrum_elf_read(const ferrum_elf_t *elf, uint64_t address, void *out, uint64_t bytes)
+{
+    uint64_t offset;
+    if (!ferrum_elf_locate(elf, address, bytes, &offset))
+        return false;
+    return ferrum_elf_fetch(elf, offset, out, bytes);
+}
+
 bool ferrum_elf_in_memory(const ferrum_elf_t *elf, uint64_t address, uint64_t bytes, uint32_t flags)
 {
     for (unsigned i = 0; i < elf->load_count; i++) {
@@ -307,15 +316,14 @@ static bool count_by_sysv_hash(ferrum_elf_t *elf)
 {
     uint32_t head[2]; /* buckets, chains */
     uint64_t at;
-    if (!ferrum_elf_locate(elf, elf->tags[DT_HASH], sizeof head, &at) ||
-        !ferrum_elf_fetch(elf, at, head, sizeof head) || head[0] == 0 ||
+    if (!ferrum_elf_read(elf, elf->tags[DT_HASH], head, sizeof head) || head[0] == 0 ||
         !ferrum_elf_locate(elf, elf->tags[DT_HASH], sizeof head + 4 * ((uint64_t)head[0] + head[1]),
                            &at))
         return false;
     for (uint64_t i = 0; i < (uint64_t)head[0] + head[1]; i++) {
-        uint32_t index;
-        if (!ferrum_elf_fetch(elf, at + sizeof head + 4 * i, &index, sizeof index) ||
-            index >= head[1])
+        uint32_t index = UINT32_MAX;
+        (void)ferrum_elf_fetch(elf, at + sizeof head + 4 * i, &index, sizeof index);
+        if (index >= head[1])
             return false;
     }
     elf->symbol_count = head[1];
@@ -328,8 +336,7 @@ static bool count_by_gnu_hash(ferrum_elf_t *elf)
     uint32_t head[4]; /* buckets, first hashed symbol, filter words, shift */
     uint32_t word, last = 0;
     uint64_t at, table = elf->tags[FERRUM_ELF_GNU_HASH];
-    if (!ferrum_elf_locate(elf, table, sizeof head, &at) ||
-        !ferrum_elf_fetch(elf, at, head, sizeof head))
+    if (!ferrum_elf_read(elf, table, head, sizeof head))
         return false;
     uint64_t buckets = sizeof head + 8 * (uint64_t)head[2];
     uint64_t chains = buckets + 4 * (uint64_t)head[0];
@@ -337,8 +344,9 @@ static bool count_by_gnu_hash(ferrum_elf_t *elf)
         !ferrum_elf_locate(elf, table, chains, &at))
         return false;
     for (uint32_t i = 0; i < head[0]; i++) {
-        if (!ferrum_elf_fetch(elf, at + buckets + 4 * (uint64_t)i, &word, sizeof word) ||
-            (word != 0 && word < head[1]))
+        word = 0;
+        (void)ferrum_elf_fetch(elf, at + buckets + 4 * (uint64_t)i, &word, sizeof word);
+        if (word != 0 && word < head[1])
             return false;
         last = word > last ? word : last;
     }
@@ -347,8 +355,7 @@ static bool count_by_gnu_hash(ferrum_elf_t *elf)
         return true;
     uint64_t index = last;
     do {
-        if (!ferrum_elf_locate(elf, table + chains + 4 * (index - head[1]), 4, &at) ||
-            !ferrum_elf_fetch(elf, at, &word, sizeof word))
+        if (!ferrum_elf_read(elf, table + chains + 4 * (index - head[1]), &word, sizeof word))
             return false;
         index++;
     } while (!(word & 1));

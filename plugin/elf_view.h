@@ -57,6 +57,8 @@ bool ferrum_elf_fetch(const ferrum_elf_t *elf, uint64_t offset, void *out, uint6
  *  file's part of one segment. */
 bool ferrum_elf_locate(const ferrum_elf_t *elf, uint64_t address, uint64_t bytes,
                        uint64_t *out_offset);
+/** Copy @p bytes from address @p address; false when they do not lie so. */
+bool ferrum_elf_read(const ferrum_elf_t *elf, uint64_t address, void *out, uint64_t bytes);
 /** Whether `[address, address+bytes)` lies in the memory of one segment with all of @p flags. */
 bool ferrum_elf_in_memory(const ferrum_elf_t *elf, uint64_t address, uint64_t bytes,
                           uint32_t flags);

@@ -26,6 +26,7 @@ typedef struct outcome {
         HUNG,
         NOT_STARTED
     } kind;
+    ferrum_status_t status; /* what to report when there is to be no other way */
     char text[160];
 } outcome_t;
 
@@ -130,8 +131,6 @@ static bool follow(int fd, int64_t deadline_ms, char *out_stage)
 static const char *stage_name(char stage)
 {
     switch (stage) {
-    case FERRUM_STAGE_LOAD:
-        return "while it was loaded";
     case FERRUM_STAGE_QUERY:
         return "in its query";
     case FERRUM_STAGE_INTERFACES:
@@ -139,7 +138,7 @@ static const char *stage_name(char stage)
     case FERRUM_STAGE_PROBE:
         return "in its probe";
     default:
-        return "before it was loaded";
+        return "while it was loaded";
     }
 }
 
@@ -155,13 +154,14 @@ static void judge(outcome_t *outcome, pid_t pid, bool ended, char stage)
     while (reaped < 0 && errno == EINTR);
     if (stage == FERRUM_STAGE_DONE) {
         outcome->kind = SURVIVED;
+    } else if (!stage) {
+        outcome->kind = NOT_STARTED; /* not the plugin's fault: it was not even mapped */
+        (void)snprintf(outcome->text, sizeof outcome->text, "it %s",
+                       ended ? "ended at once" : "said nothing in time");
     } else if (!ended) {
         outcome->kind = HUNG;
         (void)snprintf(outcome->text, sizeof outcome->text, "did not come back %s",
                        stage_name(stage));
-    } else if (!stage) {
-        outcome->kind = NOT_STARTED; /* not the plugin's fault: it was not even mapped */
-        (void)snprintf(outcome->text, sizeof outcome->text, "it ended at once");
     } else if (reaped == pid && WIFSIGNALED(state)) {
         outcome->kind = DIED;
         (void)snprintf(outcome->text, sizeof outcome->text, "crashed with signal %d %s",
@@ -176,7 +176,7 @@ static void judge(outcome_t *outcome, pid_t pid, bool ended, char stage)
 static outcome_t run_child(const ferrum_image_t *image, const char *program,
                            const ferrum_options_t *options)
 {
-    outcome_t outcome = {NOT_STARTED, ""};
+    outcome_t outcome = {NOT_STARTED, FERRUM_IO, ""};
     arguments_t arguments = {.text = NULL};
     int ends[2], error = 0;
     pid_t pid = 0;
@@ -192,6 +192,7 @@ static outcome_t run_child(const ferrum_image_t *image, const char *program,
     (void)close(ends[1]);
     ferrum_sys->release(arguments.text);
     if (error) {
+        outcome.status = error == ENOMEM ? FERRUM_OUT_OF_MEMORY : FERRUM_IO;
         (void)snprintf(outcome.text, sizeof outcome.text, "%s", strerror(error));
     } else {
         uint64_t seconds = ferrum_options_uint(options, "FERRUM_PROBE_SECONDS");
@@ -266,7 +267,7 @@ static ferrum_status_t probe_in_child(const ferrum_image_t *image, const char *p
         return FERRUM_OK;
     case NOT_STARTED:
         if (policy == POLICY_CHILD)
-            return ferrum_fail(err, FERRUM_IO, FERRUM_REASON_OTHER,
+            return ferrum_fail(err, outcome.status, FERRUM_REASON_OTHER,
                                "cannot probe %s in a process of its own: %.100s: %s",
                                ferrum_path_tail(path), program, outcome.text);
         ferrum_log(logger, FERRUM_LOG_INFO,

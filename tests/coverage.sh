@@ -11,9 +11,8 @@ command -v gcovr >/dev/null || {
 }
 mkdir -p "$1"
 cd "$1"
-if [ ! -f config.status ]; then
-    # Children of tests leave by _exit(), which would lose what they counted.
-    cat >flush.c <<'EOF'
+# What leaves by _exit(), as children of tests do, still has to write down what it counted.
+cat >leave.c <<'EOF'
 void __gcov_dump(void);
 void __real__exit(int status);
 void __wrap__exit(int status);
@@ -23,11 +22,33 @@ void __wrap__exit(int status)
     __real__exit(status);
 }
 EOF
-    ${CC:-gcc} -fPIC -c flush.c
-    "$src/configure" --quiet --with-cuda=no CFLAGS='-O0 -g --coverage' \
-        LDFLAGS='-Wl,--wrap=_exit' LIBS="$PWD/flush.o"
+# So has ferrum-probe when a hostile plugin makes it crash.
+cat >crash.c <<'EOF'
+#include <signal.h>
+
+void __gcov_dump(void);
+
+static void dump_and_die(int number)
+{
+    __gcov_dump();
+    raise(number);
+}
+
+__attribute__((constructor)) static void watch_signals(void)
+{
+    static const int fatal[] = {SIGSEGV, SIGABRT, SIGBUS, SIGILL, SIGFPE};
+    struct sigaction action = {.sa_handler = dump_and_die, .sa_flags = SA_RESETHAND | SA_NODEFER};
+    for (unsigned i = 0; i < sizeof fatal / sizeof fatal[0]; i++)
+        sigaction(fatal[i], &action, 0);
+}
+EOF
+${CC:-gcc} -fPIC -c leave.c crash.c
+if [ ! -f config.status ]; then
+    # Counters are atomic, since tests have threads.
+    "$src/configure" --quiet --with-cuda=no CFLAGS='-O0 -g --coverage -fprofile-update=atomic' \
+        LDFLAGS='-Wl,--wrap=_exit' LIBS="$PWD/leave.o"
 fi
 find . -name '*.gcda' -exec rm -f {} +
-$MAKE run-coverage
+$MAKE run-coverage ferrum_probe_LDADD="$PWD/crash.o"
 gcovr --root "$src" --object-directory . --branches --exclude-unreachable-branches \
     --filter "$src/plugin/" --filter "$src/host/formats/" --filter "$src/host/text/"

@@ -8,6 +8,10 @@ fault_ldflags = \
 	-Wl,--wrap=fopen,--wrap=dlopen,--wrap=dlclose,--wrap=dlsym \
 	-Wl,--wrap=pthread_create,--wrap=pthread_mutex_init \
 	-Wl,--wrap=pthread_cond_init,--wrap=hwloc_topology_init,--wrap=hwloc_topology_load \
+	-Wl,--wrap=pipe2,--wrap=posix_spawn,--wrap=posix_spawn_file_actions_init \
+	-Wl,--wrap=posix_spawn_file_actions_addopen,--wrap=posix_spawn_file_actions_adddup2 \
+	-Wl,--wrap=posix_spawnattr_init,--wrap=posix_spawnattr_setsigmask \
+	-Wl,--wrap=posix_spawnattr_setsigdefault,--wrap=posix_spawnattr_setflags \
 	-Wl,--wrap=pcre2_compile_8,--wrap=pcre2_match_data_create_8 \
 	-Wl,--wrap=pcre2_match_context_create_8,--wrap=utf8proc_map
 
@@ -26,11 +30,7 @@ fault_tests = \
 	tests/faults/test_plugins \
 	tests/faults/test_runtime
 check_PROGRAMS += $(fault_tests)
-TESTS += tests/faults/test_compose tests/faults/test_files tests/faults/test_plugins
-# It starts the runtime some thousand times: minutes with a sanitizer.
-if !FERRUM_SANITIZED
-TESTS += tests/faults/test_runtime
-endif
+TESTS += $(fault_tests)
 COVERAGE_TESTS += tests/faults/test_compose tests/faults/test_files tests/faults/test_plugins
 fault_cppflags = $(host_cppflags) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
 
@@ -56,4 +56,9 @@ tests_faults_test_runtime_CPPFLAGS = $(fault_cppflags)
 tests_faults_test_runtime_LDFLAGS = $(fault_ldflags)
 tests_faults_test_runtime_LDADD = host/swap/libferrum-swap.la $(model_tests_ldadd) \
 	host/reference/libferrum-reference.la tests/support/libferrum-test-faults.la
+
+long_checks += check-long-faults
+check-long-faults: tests/faults/test_runtime backends/cpu/cpu.la
+	$(AM_TESTS_ENVIRONMENT) FERRUM_TEST_FAULT_STEP=1 tests/faults/test_runtime
+phony_targets += check-long-faults
 endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Faults while a runtime, a session, a model and a text are made, and while a backend is swapped.
- */
+ * FERRUM_TEST_FAULT_STEP=N lets every n-th call fail, FERRUM_TEST_FAULT_FIRST=M beginning with the
+ * call M; `make check-long-faults` fails every one. */
 #include "config.h"
 
 #include <ferrum/model.h>
@@ -127,13 +128,20 @@ static const char *const asks_system[] = {
     "open",    "fstat", "fdopendir", "hwloc_topology_init", "fopen", "hwloc_topology_load",
     "dlclose", NULL};
 
+/* Which calls fail: every one, or every so many. A sanitizer makes each try ten times as long. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define STEP(plain, sanitized) (sanitized)
+#else
+#define STEP(plain, sanitized) (plain)
+#endif
+
 static const faults_operation_t operations[] = {
-    {"runtime and session", run_runtime, asks_system, 0, "kept: "},
-    {"session", run_session, NULL, 0, NULL},
-    {"GGUF model", run_synthesised, NULL, 0, NULL},
-    {"GPTQ model", run_gptq, asks_stat, 37, NULL},
-    {"swap", run_swap, asks_system, 0, "kept: "},
-    {"trained GGUF model with its tokenizer", run_trained, NULL, 11, NULL},
+    {"runtime and session", run_runtime, asks_system, STEP(1, 47), "kept: "},
+    {"session", run_session, NULL, 1, NULL},
+    {"GGUF model", run_synthesised, NULL, STEP(1, 7), NULL},
+    {"GPTQ model", run_gptq, asks_stat, STEP(37, 401), NULL},
+    {"swap", run_swap, asks_system, STEP(1, 61), "kept: "},
+    {"trained GGUF model with its tokenizer", run_trained, NULL, STEP(11, 211), NULL},
 };
 
 static void setup(void)
@@ -161,8 +169,14 @@ static void teardown(void)
 
 START_TEST(every_call_fails_once)
 {
-    long failures = faults_exhaust(&operations[_i]);
-    printf("%s: %ld calls failed once\n", operations[_i].name, failures);
+    const char *given_step = getenv("FERRUM_TEST_FAULT_STEP");
+    const char *given_first = getenv("FERRUM_TEST_FAULT_FIRST");
+    const faults_operation_t *operation = &operations[_i];
+    long step = given_step ? atol(given_step) : operation->step;
+    long first = given_first ? atol(given_first) % step : 0;
+    long failures = faults_exhaust_some(operation, first, step);
+    printf("%s: %ld calls failed once, number %ld and every %ld. from there on\n", operation->name,
+           failures, first, step);
     ck_assert_int_ge(failures, 5);
 }
 END_TEST
@@ -172,7 +186,7 @@ int main(void)
     Suite *suite = suite_create("faults/runtime");
     TCase *tests = tcase_create("runtime");
     tcase_add_checked_fixture(tests, setup, teardown);
-    tcase_set_timeout(tests, 600);
+    tcase_set_timeout(tests, 7200);
     tcase_add_loop_test(tests, every_call_fails_once, 0, sizeof operations / sizeof operations[0]);
     suite_add_tcase(suite, tests);
     return expect_run(suite);

@@ -49,7 +49,7 @@ tests_loader_fixture_gomp_la_LDFLAGS = $(fixture_ldflags)
 tests_loader_fixture_gomp_la_LIBADD = -lgomp
 
 if HAVE_CHECK
-loader_tests = \
+once_tests = \
 	tests/loader/test_bad_files \
 	tests/loader/test_compose \
 	tests/loader/test_faults \
@@ -57,13 +57,14 @@ loader_tests = \
 	tests/loader/test_options \
 	tests/loader/test_probe \
 	tests/loader/test_refusals \
-	tests/loader/test_reopen \
 	tests/loader/test_select \
 	tests/loader/test_setuid
+loader_tests = $(once_tests) tests/loader/test_reopen
 
 check_PROGRAMS += $(loader_tests)
 TESTS += $(loader_tests)
-COVERAGE_TESTS += $(loader_tests)
+# Not the one that does the same a thousand times.
+COVERAGE_TESTS += $(once_tests)
 COVERAGE_NEEDS += $(fixture_plugins) backends/cpu/cpu.la backends/metal-stub/metal-stub.la ferrum-probe
 THREADED_TESTS += tests/loader/test_reopen
 
@@ -86,7 +87,8 @@ tests_loader_test_open_CPPFLAGS = $(loader_tests_cppflags)
 tests_loader_test_open_LDADD = $(loader_tests_ldadd)
 tests_loader_test_options_CPPFLAGS = $(loader_tests_cppflags)
 tests_loader_test_options_LDADD = $(loader_tests_ldadd)
-tests_loader_test_probe_CPPFLAGS = $(loader_tests_cppflags)
+tests_loader_test_probe_CPPFLAGS = $(loader_tests_cppflags) \
+	-DFERRUM_PKGLIBDIR='"$(pkglibdir)"'
 tests_loader_test_probe_LDADD = $(loader_tests_ldadd)
 tests_loader_test_refusals_CPPFLAGS = $(loader_tests_cppflags)
 tests_loader_test_refusals_LDADD = $(loader_tests_ldadd)

@@ -400,6 +400,19 @@ START_TEST(wrong_calls_are_refused)
     p->args.flags = 0;
     p->args.x = NULL;
     EXPECT_FAILS(m->expert_ffn_forward(ctx, ffn, &p->args, &err), FERRUM_INVALID_ARGUMENT, "x is");
+    p->args.x = p->bx;
+    p->args.out = NULL;
+    EXPECT_FAILS(m->expert_ffn_forward(ctx, ffn, &p->args, &err), FERRUM_INVALID_ARGUMENT,
+                 "out is");
+    p->args.out = p->bout;
+    p->args.ids = NULL;
+    EXPECT_FAILS(m->expert_ffn_forward(ctx, ffn, &p->args, &err), FERRUM_INVALID_ARGUMENT,
+                 "ids is");
+    p->args.ids = p->bids;
+    p->args.weights = NULL;
+    EXPECT_FAILS(m->expert_ffn_forward(ctx, ffn, &p->args, &err), FERRUM_INVALID_ARGUMENT,
+                 "weights is");
+    p->args.weights = p->bweights;
     p->args.x = p->bids;
     EXPECT_FAILS(m->expert_ffn_forward(ctx, ffn, &p->args, &err), FERRUM_INVALID_ARGUMENT,
                  "x is i32, not f32");
@@ -467,6 +480,161 @@ START_TEST(what_cannot_be_composed_is_refused)
 }
 END_TEST
 
+/* A layer whose description is spoilt in one place each. */
+START_TEST(odd_descriptions_are_refused)
+{
+    layer_t layer;
+    ferrum_expert_ffn_t *ffn;
+    const ferrum_moe_fused_ops_t *m = &tables.moe_fused;
+    start_compose(32);
+    make_layer(&layer, _i);
+    const ferrum_expert_ffn_desc_t good = layer.desc;
+    uint32_t *const numbers[] = {&layer.desc.hidden, &layer.desc.intermediate,
+                                 &layer.desc.num_experts};
+    for (int i = 0; i < 3; i++) {
+        uint32_t kept = *numbers[i];
+        *numbers[i] = 0;
+        expect_not_made(&layer.desc, FERRUM_INVALID_ARGUMENT, "are no layer");
+        *numbers[i] = kept + 1; /* the weights are for another layer */
+        if (i < 2)
+            expect_not_made(&layer.desc, FERRUM_INVALID_ARGUMENT, "are not 5 experts");
+        *numbers[i] = kept;
+    }
+    layer.desc.num_experts = UINT32_MAX;
+    expect_not_made(&layer.desc, FERRUM_INVALID_ARGUMENT, "are no layer");
+    layer.desc = good;
+    layer.desc.local_experts = EXPERTS + 1;
+    expect_not_made(&layer.desc, FERRUM_INVALID_ARGUMENT, "are no layer");
+    layer.desc.local_experts = 0; /* all of them, of which there are too few */
+    layer.desc.first_expert = 0;
+    layer.gguf[FERRUM_GATE].experts = LOCAL;
+    if (!_i)
+        expect_not_made(&layer.desc, FERRUM_INVALID_ARGUMENT, "are not 7 experts");
+    layer.desc = good;
+    layer.desc.gate = NULL;
+    expect_not_made(&layer.desc, FERRUM_INVALID_ARGUMENT, "gate weights are NULL");
+    layer.desc = good;
+    layer.desc.head.size = FERRUM_EXPERT_FFN_DESC_MIN_SIZE - 1;
+    expect_not_made(&layer.desc, FERRUM_INVALID_ARGUMENT, "description of the layer");
+    expect_not_made(NULL, FERRUM_INVALID_ARGUMENT, "description of the layer");
+    layer.desc = good;
+    layer.weights[FERRUM_UP].head.size = FERRUM_EXPERT_WEIGHTS_MIN_SIZE - 1;
+    expect_not_made(&layer.desc, FERRUM_INVALID_ARGUMENT, "up must have");
+    layer.weights[FERRUM_UP].head.size = sizeof layer.weights[0];
+    const ferrum_expert_weights_t weights = layer.weights[FERRUM_UP];
+    layer.weights[FERRUM_UP].gguf = NULL;
+    layer.weights[FERRUM_UP].gptq = NULL;
+    expect_not_made(&layer.desc, FERRUM_INVALID_ARGUMENT, "up must have");
+    layer.weights[FERRUM_UP] = weights;
+    if (_i) {
+        float bias[WIDTH] = {0};
+        layer.matrices[FERRUM_UP][3].bias = bias;
+        expect_not_made(&layer.desc, FERRUM_UNSUPPORTED, "expert biases");
+        layer.matrices[FERRUM_UP][3].bias = NULL;
+        layer.matrices[FERRUM_UP][3].k--;
+        expect_not_made(&layer.desc, FERRUM_INVALID_ARGUMENT, "the weights of up");
+        layer.pointers[FERRUM_UP][3] = NULL;
+        expect_not_made(&layer.desc, FERRUM_INVALID_ARGUMENT, "the weights of up");
+        layer.pointers[FERRUM_UP][3] = &layer.matrices[FERRUM_UP][3];
+        layer.matrices[FERRUM_UP][3].k++;
+    } else {
+        layer.gguf[FERRUM_UP].cols--;
+        expect_not_made(&layer.desc, FERRUM_INVALID_ARGUMENT, "the weights of up");
+        layer.gguf[FERRUM_UP].cols++;
+    }
+    EXPECT_FAILS(m->expert_ffn_create(NULL, &layer.desc, &ffn, &err), FERRUM_INVALID_ARGUMENT,
+                 "device or out_ffn");
+    EXPECT_FAILS(m->expert_ffn_create(device, &layer.desc, NULL, &err), FERRUM_INVALID_ARGUMENT,
+                 "device or out_ffn");
+    ferrum_activation_t silu = {.head = FERRUM_HEAD(ferrum_activation_t),
+                                .kind = FERRUM_ACTIVATION_SILU_MUL};
+    layer.desc.activation = &silu;
+    EXPECT_OK(m->expert_ffn_create(device, &layer.desc, &ffn, &err));
+    free_layer(&layer);
+    /* What may be asked of it. */
+    ferrum_expert_ffn_info_t info = {.head = FERRUM_HEAD(ferrum_expert_ffn_info_t)};
+    EXPECT_FAILS(m->expert_ffn_info(NULL, &info, &err), FERRUM_INVALID_ARGUMENT, "ffn or out_info");
+    EXPECT_FAILS(m->expert_ffn_info(ffn, NULL, &err), FERRUM_INVALID_ARGUMENT, "ffn or out_info");
+    info.head.size = FERRUM_EXPERT_FFN_INFO_MIN_SIZE - 1;
+    EXPECT_FAILS(m->expert_ffn_info(ffn, &info, &err), FERRUM_INVALID_ARGUMENT, "too small");
+    info.head.size = FERRUM_EXPERT_FFN_INFO_MIN_SIZE;
+    EXPECT_OK(m->expert_ffn_info(ffn, &info, &err));
+    ferrum_expert_ffn_args_t args = {.head = FERRUM_HEAD(ferrum_expert_ffn_args_t)};
+    EXPECT_FAILS(m->expert_ffn_forward(NULL, ffn, &args, &err), FERRUM_INVALID_ARGUMENT, "is NULL");
+    EXPECT_FAILS(m->expert_ffn_forward(ctx, NULL, &args, &err), FERRUM_INVALID_ARGUMENT, "is NULL");
+    EXPECT_FAILS(m->expert_ffn_forward(ctx, ffn, NULL, &err), FERRUM_INVALID_ARGUMENT, "is NULL");
+    args.head.size = FERRUM_EXPERT_FFN_ARGS_MIN_SIZE - 1;
+    EXPECT_FAILS(m->expert_ffn_forward(ctx, ffn, &args, &err), FERRUM_INVALID_ARGUMENT,
+                 "too small");
+    m->expert_ffn_release(ffn);
+}
+END_TEST
+
+/* ---- parts of the plugin that answer otherwise than cpu does ---- */
+
+static ferrum_dtype_t activation_dtype; /* what the device says; 99: that it is gone */
+
+static ferrum_status_t other_device_info(const ferrum_device_t *d, ferrum_device_info_t *out_info,
+                                         ferrum_error_t *err)
+{
+    if (activation_dtype == 99)
+        return ferrum_fail(err, FERRUM_DEVICE_ERROR, FERRUM_REASON_OTHER, "the device is gone");
+    FERRUM_TRY(module->tables.backend.device_info(d, out_info, err));
+    out_info->activation_dtype = activation_dtype;
+    return FERRUM_OK;
+}
+
+static ferrum_status_t no_stacked_info(const ferrum_stacked_experts_t *stack,
+                                       ferrum_expert_stack_info_t *out_info, ferrum_error_t *err)
+{
+    return ferrum_fail(err, FERRUM_DEVICE_ERROR, FERRUM_REASON_OTHER, "the stack is gone");
+}
+
+static bool wants_vllm;
+
+static ferrum_status_t other_marlin_info(const ferrum_marlin_stack_t *stack,
+                                         ferrum_expert_stack_info_t *out_info, ferrum_error_t *err)
+{
+    if (!wants_vllm)
+        return ferrum_fail(err, FERRUM_DEVICE_ERROR, FERRUM_REASON_OTHER, "the stack is gone");
+    FERRUM_TRY(module->tables.marlin_stack.info(stack, out_info, err));
+    out_info->requires_vllm = 1;
+    return FERRUM_OK;
+}
+
+START_TEST(parts_that_answer_otherwise)
+{
+    static const ferrum_dtype_t dtypes[] = {FERRUM_DTYPE_F16, FERRUM_DTYPE_BF16};
+    layer_t gguf, gptq;
+    make_layer(&gguf, false);
+    make_layer(&gptq, true);
+    tables.backend.device_info = other_device_info;
+    start_compose(32);
+    for (int i = 0; i < 2; i++) { /* what rounding to the device's activations adds */
+        ferrum_expert_ffn_info_t info = {.head = FERRUM_HEAD(ferrum_expert_ffn_info_t)};
+        ferrum_expert_ffn_t *ffn, *second;
+        activation_dtype = dtypes[i];
+        EXPECT_OK(tables.moe_fused.expert_ffn_create(device, &gguf.desc, &ffn, &err));
+        EXPECT_OK(tables.moe_fused.expert_ffn_create(device, &gguf.desc, &second, &err));
+        EXPECT_OK(tables.moe_fused.expert_ffn_info(ffn, &info, &err));
+        ck_assert(info.error_bound >= (i ? 8e-3f : 1e-3f));
+        tables.moe_fused.expert_ffn_release(ffn);
+        tables.moe_fused.expert_ffn_release(second);
+    }
+    activation_dtype = 99;
+    expect_not_made(&gguf.desc, FERRUM_DEVICE_ERROR, "the device is gone");
+    activation_dtype = FERRUM_DTYPE_F32;
+    tables.stacked_experts.info = no_stacked_info;
+    expect_not_made(&gguf.desc, FERRUM_DEVICE_ERROR, "the stack is gone");
+    tables.marlin_stack.info = other_marlin_info;
+    expect_not_made(&gptq.desc, FERRUM_DEVICE_ERROR, "the stack is gone");
+    wants_vllm = true;
+    expect_not_made(&gptq.desc, FERRUM_UNSUPPORTED, "gemm_phase_vllm");
+    wants_vllm = false;
+    free_layer(&gptq);
+}
+END_TEST
+
 START_TEST(supports_answers_for_the_composed_one)
 {
     ferrum_problem_t q = {.head = FERRUM_HEAD(ferrum_problem_t),
@@ -489,9 +657,33 @@ START_TEST(supports_answers_for_the_composed_one)
     EXPECT_FAILS(tables.moe_fused.supports(device, &q, &err), FERRUM_UNSUPPORTED, "one layer");
     q.format_down = 999;
     ck_assert_int_eq(tables.moe_fused.supports(device, &q, NULL), FERRUM_UNSUPPORTED);
+    q.format = 999;
+    ck_assert_int_eq(tables.moe_fused.supports(device, &q, NULL), FERRUM_UNSUPPORTED);
+    q.format = q.format_down = FERRUM_FORMAT_GPTQ;
+    q.bits = 4;
+    q.group_size = 128;
+    EXPECT_OK(tables.moe_fused.supports(device, &q, &err));
     q.kind = FERRUM_PROBLEM_ROUTE; /* other questions go to the plugin */
     ck_assert_int_eq(tables.moe_fused.supports(device, &q, NULL),
                      module->tables.moe_fused.supports(device, &q, NULL));
+    ck_assert_int_eq(tables.moe_fused.supports(device, NULL, NULL), FERRUM_INVALID_ARGUMENT);
+    q.head.size = FERRUM_PROBLEM_MIN_SIZE - 1;
+    ck_assert_int_eq(tables.moe_fused.supports(device, &q, NULL), FERRUM_INVALID_ARGUMENT);
+    ferrum_compose_free(compose);
+
+    take_tables(); /* one that answers no questions, and has GPTQ ops only */
+    ferrum_tables_drop(&tables, "quant_llm", "supports");
+    ferrum_tables_drop(&tables, "quant_llm", "load_quant_experts");
+    log_capture_t log;
+    capture_init(&log, FERRUM_LOG_INFO);
+    EXPECT_OK(ferrum_compose_expert_ffn(&tables, &log.logger, 32, &compose, &err));
+    ck_assert_ptr_nonnull(strstr(log.text, "composed of granular ops for GPTQ weights"));
+    q.head.size = sizeof q;
+    q.kind = FERRUM_PROBLEM_EXPERT_FFN;
+    EXPECT_OK(tables.moe_fused.supports(device, &q, &err));
+    q.format = q.format_down = FERRUM_FORMAT_Q4_K;
+    EXPECT_FAILS(tables.moe_fused.supports(device, &q, &err), FERRUM_UNSUPPORTED,
+                 "GGUF weights cannot be composed");
 }
 END_TEST
 
@@ -577,6 +769,8 @@ int main(void)
     tcase_add_loop_test(tests, edges_of_a_call, 0, 2);
     tcase_add_loop_test(tests, wrong_calls_are_refused, 0, 2);
     tcase_add_loop_test(tests, what_cannot_be_composed_is_refused, 0, 2);
+    tcase_add_loop_test(tests, odd_descriptions_are_refused, 0, 2);
+    tcase_add_test(tests, parts_that_answer_otherwise);
     tcase_add_test(tests, supports_answers_for_the_composed_one);
     tcase_add_test(tests, resolution_says_how);
     tcase_add_test(tests, parts_decide);

@@ -50,12 +50,42 @@ START_TEST(unproven_unload_makes_a_zombie)
 }
 END_TEST
 
+/* Whether a pinned plugin is the file that is opened: by size, hash and content, and when in doubt
+ * it is another. */
+static int maps_left;
+
+static void *map_some(int fd, size_t bytes)
+{
+    return maps_left-- > 0 ? ferrum_sys_real.map(fd, bytes) : NULL;
+}
+
+START_TEST(same_images)
+{
+    ferrum_image_t a, b;
+    EXPECT_OK(ferrum_image_read(fixture, true, &a, &err));
+    EXPECT_OK(ferrum_image_read(fixture, true, &b, &err));
+    sys.map = map_some;
+    for (int maps = 0; maps <= 2; maps++) {
+        maps_left = maps;
+        ck_assert_int_eq(ferrum_image_same(&a, &b), maps == 2);
+    }
+    sys.map = ferrum_sys_real.map;
+    b.hash ^= 1;
+    ck_assert(!ferrum_image_same(&a, &b));
+    b.size--;
+    ck_assert(!ferrum_image_same(&a, &b));
+    ferrum_image_close(&a);
+    ferrum_image_close(&b);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("loader/faults");
     TCase *tests = tcase_create("faults");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_loop_test(tests, unproven_unload_makes_a_zombie, 0, 2);
+    tcase_add_test(tests, same_images);
     suite_add_tcase(suite, tests);
     return expect_run(suite);
 }

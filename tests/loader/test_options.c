@@ -146,6 +146,29 @@ START_TEST(environment_is_read_and_complained_about)
 }
 END_TEST
 
+START_TEST(odd_environments)
+{
+    char name[200] = "FERRUM_", home[600];
+    log_capture_t log;
+    ferrum_options_t *o;
+    capture_init(&log, FERRUM_LOG_WARN);
+    memset(name + 7, 'X', sizeof name - 8);
+    memset(home, 'h', sizeof home - 1);
+    home[0] = '/';
+    home[sizeof home - 1] = '\0';
+    ck_assert_int_eq(clearenv(), 0); /* there is not even an empty list then */
+    EXPECT_OK(ferrum_options_from_env(&log.logger, &o, &err));
+    ck_assert_ptr_null(ferrum_options_get(o, "FERRUM_CACHE_DIR"));
+    ferrum_options_free(o);
+    ck_assert_int_eq(setenv(name, "1", 1), 0);
+    ck_assert_int_eq(setenv("HOME", home, 1), 0); /* too long to keep anything in */
+    EXPECT_OK(ferrum_options_from_env(&log.logger, &o, &err));
+    ck_assert_ptr_null(ferrum_options_get(o, "FERRUM_CACHE_DIR"));
+    ck_assert_ptr_nonnull(strstr(log.text, "unknown variable FERRUM_XXXXXXX"));
+    ferrum_options_free(o);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("loader/options");
@@ -157,6 +180,7 @@ int main(void)
     tcase_add_test(tests, copies_are_independent);
     tcase_add_test(tests, unknown_names_are_refused);
     tcase_add_test(tests, environment_is_read_and_complained_about);
+    tcase_add_test(tests, odd_environments);
     suite_add_tcase(suite, tests);
     return expect_run(suite);
 }

@@ -7,6 +7,7 @@
 
 #include "tests/loader/support.h"
 
+#include "plugin/probe.h"
 #include "plugin/quarantine.h"
 
 #include <signal.h>
@@ -139,7 +140,8 @@ START_TEST(odd_hosts)
     ferrum_loader_t *loader = loader_of(NULL, "child", program);
     expect_selected(loader, "auto");
     ferrum_loader_free(loader);
-    (void)close(STDIN_FILENO); /* so that the image or the answer becomes 0 */
+    for (int fd = 0; fd < 3; fd++)
+        (void)close(fd); /* so that the image and the answer are among these */
     loader = loader_of(NULL, "child", program);
     ferrum_test_write_file(plugin, "", 0);
     ferrum_test_path_t fixture;
@@ -149,6 +151,141 @@ START_TEST(odd_hosts)
     EXPECT_OK(ferrum_loader_open(loader, plugin, &module, &err));
     ferrum_module_release(module, NULL);
     ferrum_loader_free(loader);
+}
+END_TEST
+
+/* ---- helpers that are not ferrum-probe, and what becomes of the plugin ---- */
+
+static void helper_that_does(const char *script, ferrum_test_path_t out_path)
+{
+    char text[256];
+    int length = snprintf(text, sizeof text, "#!/bin/sh\nulimit -c 0\n%s\n", script);
+    ferrum_test_join(dir, "helper", out_path);
+    ferrum_test_write_file(out_path, text, (size_t)length);
+    ck_assert_int_eq(chmod(out_path, 0700), 0);
+}
+
+static const struct {
+    const char *script;
+    ferrum_status_t status; /* with FERRUM_PROBE=child */
+    const char *text;
+} helpers[] = {
+    {"exec sleep 600", FERRUM_IO, "it said nothing in time"},
+    {"exit 0", FERRUM_IO, "it ended at once"},
+    {"printf lqip >/proc/self/fd/$2; kill -ABRT $$", FERRUM_BAD_PLUGIN,
+     "crashed with signal 6 in its probe and is in quarantine; this process will not try it again"},
+    {"printf l >/proc/self/fd/$2; exit 1", FERRUM_BAD_PLUGIN,
+     "ended its process while it was loaded"},
+    {"printf lqi >/proc/self/fd/$2; exec sleep 600", FERRUM_TIMEOUT,
+     "did not come back in its get_interface"},
+    {"printf lq. >/proc/self/fd/$2; kill -SEGV $$", FERRUM_OK, ""}, /* it had come back by then */
+};
+
+START_TEST(helpers_that_end_otherwise)
+{
+    ferrum_test_path_t helper;
+    ferrum_module_t *module = NULL;
+    helper_that_does(helpers[_i].script, helper);
+    ferrum_loader_t *loader =
+        new_loader(NULL, "FERRUM_PLUGIN_PATH", dir, "FERRUM_PROBE", "child", "FERRUM_PROBE_PROGRAM",
+                   helper, "FERRUM_PROBE_SECONDS", "1", NULL); /* nowhere to keep records */
+    if (helpers[_i].status == FERRUM_OK) {
+        EXPECT_OK(ferrum_loader_open(loader, plugin, &module, &err));
+        ferrum_module_release(module, NULL);
+    } else {
+        EXPECT_FAILS(ferrum_loader_open(loader, plugin, &module, &err), helpers[_i].status,
+                     helpers[_i].text);
+    }
+    if (helpers[_i].status == FERRUM_BAD_PLUGIN) {
+        EXPECT_FAILS(ferrum_loader_open(loader, plugin, &module, &err), FERRUM_BAD_PLUGIN,
+                     "is in quarantine: it ");
+        /* Another content of the same size is another plugin: it has its own try. */
+        size_t bytes;
+        uint8_t *data = ferrum_test_read_file(plugin, &bytes);
+        data[bytes - 1] ^= 1; /* the last section header, of which the loader reads no such byte */
+        ferrum_test_write_file(plugin, data, bytes);
+        free(data);
+        helper_that_does("printf . >/proc/self/fd/$2", helper);
+        EXPECT_OK(ferrum_loader_open(loader, plugin, &module, &err));
+        ferrum_module_release(module, NULL);
+    }
+    ferrum_loader_free(loader);
+}
+END_TEST
+
+/* A host that reaps all children knows that the helper is gone, and not how. */
+START_TEST(crash_that_nobody_sees)
+{
+    ferrum_test_path_t helper;
+    ferrum_module_t *module = NULL;
+    (void)signal(SIGCHLD, SIG_IGN);
+    helper_that_does("printf l >/proc/self/fd/$2; kill -SEGV $$", helper);
+    ferrum_loader_t *loader = loader_of(NULL, "child", helper);
+    EXPECT_FAILS(ferrum_loader_open(loader, plugin, &module, &err), FERRUM_BAD_PLUGIN,
+                 "ended its process while it was loaded");
+    ferrum_loader_free(loader);
+}
+END_TEST
+
+/* What ferrum-probe leaves to the loader to say: it comes back whatever the plugin answers. */
+START_TEST(odd_answers_pass_the_probe)
+{
+    static const struct {
+        const char *words;
+        ferrum_status_t status;
+    } answers[] = {
+        {"query-fails", FERRUM_BAD_PLUGIN},   {"tiny", FERRUM_BAD_PLUGIN},
+        {"no-interfaces", FERRUM_BAD_PLUGIN}, {"missing", FERRUM_BAD_PLUGIN},
+        {"probe-silent", FERRUM_OK},          {"leak", FERRUM_OK},
+    };
+    ferrum_module_t *module = NULL;
+    ferrum_loader_t *loader = new_loader(
+        NULL, "FERRUM_CPU_MASK", answers[_i].words, "FERRUM_CACHE_DIR", cache, "FERRUM_PROBE",
+        "child", "FERRUM_PROBE_PROGRAM", program, "FERRUM_PROBE_SECONDS", "100000", NULL);
+    ferrum_status_t status = ferrum_loader_open(loader, plugin, &module, NULL);
+    ck_assert_int_eq(status, answers[_i].status);
+    ck_assert_int_ne(access(records, F_OK), 0);
+    ferrum_module_release(module, NULL);
+    ferrum_loader_free(loader);
+}
+END_TEST
+
+START_TEST(helper_without_arguments)
+{
+    char command[FERRUM_TEST_PATH_BYTES + 64];
+    (void)snprintf(command, sizeof command, "'%s' 2>/dev/null", program);
+    ck_assert_int_eq(system(command), 2 << 8);
+    /* A loader that is gone; a plugin that cannot be loaded. */
+    (void)snprintf(command, sizeof command, "'%s' 0 77 2>/dev/null", program);
+    ck_assert_int_eq(system(command), 1 << 8);
+    (void)snprintf(command, sizeof command, "'%s' 0 1 </dev/null | grep -q '^l\\.$'", program);
+    ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
+/* What the administrator installed is not probed unless it is asked for. */
+START_TEST(installed_plugins_are_trusted)
+{
+    static const struct {
+        const char *path;
+        bool probed;
+    } paths[] = {{FERRUM_PKGLIBDIR "/fixture.so", false},
+                 {FERRUM_PKGLIBDIR "/sub/fixture.so", true},
+                 {"/home/me/fixture.so", true}};
+    ferrum_image_t image;
+    ferrum_options_t *options;
+    EXPECT_OK(ferrum_options_new(&options, &err));
+    EXPECT_OK(ferrum_options_set(options, "FERRUM_PROBE_PROGRAM", "/nonexistent", &err));
+    EXPECT_OK(ferrum_image_read(plugin, true, &image, &err));
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        log_capture_t log;
+        capture_init(&log, FERRUM_LOG_INFO);
+        EXPECT_OK(ferrum_probe_image(&image, paths[i].path, FERRUM_ASKED_ANY, options, &log.logger,
+                                     &err));
+        ck_assert_int_eq(strstr(log.text, "without a probe") != NULL, paths[i].probed);
+    }
+    ferrum_image_close(&image);
+    ferrum_options_free(options);
 }
 END_TEST
 
@@ -192,6 +329,48 @@ START_TEST(records_on_disk)
         if (strcmp(record.path, cache) != 0)
             ck_assert_int_eq(rmdir(record.path), 0);
     }
+}
+END_TEST
+
+/* Records that were cut short, or written by somebody else. */
+START_TEST(odd_records)
+{
+    static const char *const texts[] = {"", "\n", "no end of line"};
+    static const char *const reasons[] = {"its probe failed badly", "its probe failed badly",
+                                          "no end of line"};
+    const ferrum_content_t content = {4711, "abc"};
+    ferrum_record_t record;
+    ferrum_test_path_t path;
+    char deep[700];
+    ck_assert_int_eq(mkdir(records, 0700), 0);
+    ferrum_options_t *options = options_of(cache);
+    ferrum_test_join(records, "4711", path); /* no record: it names no content */
+    ferrum_test_write_file(path, "x", 1);
+    ck_assert(!ferrum_quarantine_may_have(options, 4711));
+    ferrum_test_join(records, "4711-abc", path);
+    for (size_t i = 0; i < 3; i++) {
+        ferrum_test_write_file(path, texts[i], strlen(texts[i]));
+        ck_assert(ferrum_quarantine_find(options, &content, &record));
+        ck_assert_str_eq(record.why, reasons[i]);
+    }
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(mkdir(path, 0700), 0); /* cannot be written */
+    ferrum_quarantine_add(options, &content, "plugin.so", "hung", &record);
+    ck_assert_str_eq(record.path, "");
+    ck_assert_int_eq(rmdir(path), 0);
+    ferrum_options_free(options);
+
+    memset(deep, 'x', sizeof deep - 1); /* a path that is too long */
+    deep[0] = '/';
+    deep[sizeof deep - 1] = '\0';
+    options = options_of(deep);
+    ck_assert(!ferrum_quarantine_find(options, &(ferrum_content_t){1, "1"}, &record));
+    ck_assert(!ferrum_quarantine_find(options, &(ferrum_content_t){4711, "abd"}, &record));
+    ck_assert(ferrum_quarantine_find(options, &content, &record));
+    ferrum_options_free(options);
+    ferrum_quarantine_note_good(10, 1);
+    ck_assert(ferrum_quarantine_is_known_good(10, 1));
+    ck_assert(!ferrum_quarantine_is_known_good(10, 2));
 }
 END_TEST
 
@@ -255,6 +434,12 @@ int main(void)
     tcase_add_test(tests, unknown_policy);
     tcase_add_test(tests, no_helper);
     tcase_add_test(tests, odd_hosts);
+    tcase_add_loop_test(tests, helpers_that_end_otherwise, 0, sizeof helpers / sizeof helpers[0]);
+    tcase_add_test(tests, crash_that_nobody_sees);
+    tcase_add_loop_test(tests, odd_answers_pass_the_probe, 0, 6);
+    tcase_add_test(tests, helper_without_arguments);
+    tcase_add_test(tests, installed_plugins_are_trusted);
+    tcase_add_test(tests, odd_records);
     tcase_add_test(tests, records_on_disk);
     tcase_add_test(tests, records_in_memory);
     tcase_add_test(tests, cache_directory_from_the_environment);

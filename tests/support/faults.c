@@ -220,10 +220,15 @@ static void expect_success(const faults_operation_t *operation)
 
 long faults_exhaust(const faults_operation_t *operation)
 {
-    long step = operation->step ? operation->step : 1, failures = 0;
+    return faults_exhaust_some(operation, 0, operation->step ? operation->step : 1);
+}
+
+long faults_exhaust_some(const faults_operation_t *operation, long first, long step)
+{
+    long failures = 0;
     expect_success(operation); /* what is made once and kept does not count */
     faults_trace_t before = faults_trace();
-    for (long call = 0;; call += step) {
+    for (long call = first;; call += step) {
         ferrum_error_t err = FERRUM_ERROR_INIT;
         faults_begin(call);
         ferrum_status_t status = operation->run(&err);
@@ -236,7 +241,7 @@ long faults_exhaust(const faults_operation_t *operation)
         if (operation->leaves && (status == FERRUM_OK || strstr(err.message, operation->leaves)))
             before = faults_trace();
         expect_trace(operation, call, &before);
-        if (call % (16 * step) == 0) {
+        if (failures % 16 == 0) {
             expect_success(operation);
             expect_trace(operation, call, &before);
         }

@@ -59,5 +59,7 @@ typedef struct faults_operation {
  * behind; and the operation succeeds afterwards. Returns how many calls were made to fail.
  */
 long faults_exhaust(const faults_operation_t *operation);
+/** The same for call number @p first (from 0) and every @p step-th one after it. */
+long faults_exhaust_some(const faults_operation_t *operation, long first, long step);
 
 #endif /* FERRUM_TEST_FAULTS_H */

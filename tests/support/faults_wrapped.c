@@ -11,6 +11,7 @@
 #include <hwloc.h>
 #include <pcre2.h>
 #include <pthread.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,6 +48,24 @@ WRAP(int, pthread_mutex_init, (pthread_mutex_t * out, const pthread_mutexattr_t 
      (out, attributes), ENOMEM, ENOMEM)
 WRAP(int, pthread_cond_init, (pthread_cond_t * out, const pthread_condattr_t *attributes),
      (out, attributes), ENOMEM, ENOMEM)
+WRAP(int, pipe2, (int *ends, int flags), (ends, flags), EMFILE, -1)
+WRAP(int, posix_spawn_file_actions_init, (posix_spawn_file_actions_t * out), (out), EAGAIN, EAGAIN)
+WRAP(int, posix_spawn_file_actions_addopen,
+     (posix_spawn_file_actions_t * actions, int fd, const char *path, int flags, mode_t mode),
+     (actions, fd, path, flags, mode), EAGAIN, EAGAIN)
+WRAP(int, posix_spawn_file_actions_adddup2,
+     (posix_spawn_file_actions_t * actions, int from, int to), (actions, from, to), EAGAIN, EAGAIN)
+WRAP(int, posix_spawnattr_init, (posix_spawnattr_t * out), (out), EAGAIN, EAGAIN)
+WRAP(int, posix_spawnattr_setsigmask, (posix_spawnattr_t * attributes, const sigset_t *set),
+     (attributes, set), EINVAL, EINVAL)
+WRAP(int, posix_spawnattr_setsigdefault, (posix_spawnattr_t * attributes, const sigset_t *set),
+     (attributes, set), EINVAL, EINVAL)
+WRAP(int, posix_spawnattr_setflags, (posix_spawnattr_t * attributes, short flags),
+     (attributes, flags), EINVAL, EINVAL)
+WRAP(int, posix_spawn,
+     (pid_t * out, const char *path, const posix_spawn_file_actions_t *actions,
+      const posix_spawnattr_t *attributes, char *const *arguments, char *const *environment),
+     (out, path, actions, attributes, arguments, environment), EAGAIN, EAGAIN)
 WRAP(int, hwloc_topology_init, (hwloc_topology_t * out), (out), ENOMEM, -1)
 WRAP(int, hwloc_topology_load, (hwloc_topology_t topology), (topology), EIO, -1)
 WRAP(pcre2_match_data *, pcre2_match_data_create_8,
