@@ -9,6 +9,7 @@
 typedef struct ffn_layout {
     bool gate_up_tiles; /**< one launch takes both: both in tiles of one kind, or neither */
     bool down_tiles;
+    bool gate_up_blocks, down_blocks; /**< the same of block formats */
     ferrum_cuda_w4_order_t gate_up, down;
     uint16_t *inputs, *hidden; /**< what these point to, NULL: in order */
     const char *note;
@@ -17,12 +18,13 @@ typedef struct ffn_layout {
 /** Load one role into @p out_weights, which the caller frees whatever happens. */
 static ferrum_status_t load_role(ferrum_device_t *device, const ferrum_expert_weights_t *source,
                                  const ferrum_ffn_role_t *role, const ferrum_cuda_w4_order_t *tiles,
-                                 ferrum_cuda_weights_t *out_weights, ferrum_error_t *err)
+                                 bool blocks, ferrum_cuda_weights_t *out_weights,
+                                 ferrum_error_t *err)
 {
     FERRUM_TRY(source->gptq
                    ? ferrum_cuda_weights_from_gptq(device, source->gptq, role->experts, tiles,
                                                    out_weights, err)
-                   : ferrum_cuda_weights_from_gguf(device, source->gguf, out_weights, err));
+                   : ferrum_cuda_weights_from_gguf(device, source->gguf, blocks, out_weights, err));
     FERRUM_TRY(ferrum_check_ffn_bias(role, source, out_weights->bias != NULL, err));
     return ferrum_cuda_w4_set_bias(device, out_weights, source->bias, tiles ? tiles->outputs : NULL,
                                    err);
@@ -32,6 +34,11 @@ static ferrum_status_t load_role(ferrum_device_t *device, const ferrum_expert_we
 static bool fits_tiles(const ferrum_expert_weights_t *source, uint32_t experts)
 {
     return source->gptq && ferrum_cuda_w4_fits(source->gptq, experts);
+}
+
+static bool fits_blocks(const ferrum_expert_weights_t *source)
+{
+    return source->gguf && ferrum_cuda_gguf_fits(source->gguf->format);
 }
 
 /** Inputs of a role at each place of its tiles, [experts, k]; NULL if they stay in order. */
@@ -80,6 +87,8 @@ static ferrum_status_t plan_layout(ferrum_device_t *device, const ferrum_expert_
     const ferrum_expert_weights_t *gate = desc->gate, *up = desc->up, *down = desc->down;
     const uint32_t experts = roles[0].experts;
 
+    layout->gate_up_blocks = fits_blocks(gate) && fits_blocks(up);
+    layout->down_blocks = fits_blocks(down);
     layout->down_tiles = fits_tiles(down, experts);
     layout->gate_up_tiles = fits_tiles(gate, experts) && fits_tiles(up, experts) &&
                             gate->gptq[0]->scales_dtype == up->gptq[0]->scales_dtype &&
@@ -129,9 +138,12 @@ static ferrum_status_t load_roles(ferrum_expert_ffn_t *ffn, const ferrum_expert_
     const ferrum_cuda_w4_order_t *gate_up = layout->gate_up_tiles ? &layout->gate_up : NULL;
     const ferrum_cuda_w4_order_t *down = layout->down_tiles ? &layout->down : NULL;
 
-    FERRUM_TRY(load_role(ffn->device, desc->gate, &roles[0], gate_up, &ffn->gate, err));
-    FERRUM_TRY(load_role(ffn->device, desc->up, &roles[1], gate_up, &ffn->up, err));
-    return load_role(ffn->device, desc->down, &roles[2], down, &ffn->down, err);
+    FERRUM_TRY(load_role(ffn->device, desc->gate, &roles[0], gate_up, layout->gate_up_blocks,
+                         &ffn->gate, err));
+    FERRUM_TRY(load_role(ffn->device, desc->up, &roles[1], gate_up, layout->gate_up_blocks,
+                         &ffn->up, err));
+    return load_role(ffn->device, desc->down, &roles[2], down, layout->down_blocks, &ffn->down,
+                     err);
 }
 
 static ferrum_status_t load_ffn(ferrum_expert_ffn_t *ffn, const ferrum_expert_ffn_desc_t *desc,
@@ -230,9 +242,8 @@ ferrum_status_t ferrum_cuda_expert_ffn_info(const ferrum_expert_ffn_t *ffn,
     format_name(&ffn->down, down);
     const bool alike = ffn->gate.format == ffn->up.format && ffn->gate.bits == ffn->up.bits;
     (void)snprintf(info.kernel, sizeof info.kernel, "%s %s%s%s/%s%s",
-                   ferrum_cuda_w4_tiled(&ffn->gate.gpu) && ferrum_cuda_w4_tiled(&ffn->down.gpu)
-                       ? "mma"
-                       : "fma",
+                   ferrum_cuda_tiled(&ffn->gate.gpu) && ferrum_cuda_tiled(&ffn->down.gpu) ? "mma"
+                                                                                          : "fma",
                    gate, alike ? "" : "/", alike ? "" : up, down, ffn->note);
     return ferrum_fill_struct(__func__, out_info, FERRUM_EXPERT_FFN_INFO_MIN_SIZE, &info, err);
 }

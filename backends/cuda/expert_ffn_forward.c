@@ -47,9 +47,7 @@ static ferrum_status_t check_args(ferrum_context_t *ctx, const ferrum_expert_ffn
 static ferrum_cuda_plan_problem_t problem_of(const ferrum_device_t *device,
                                              const ferrum_expert_ffn_t *ffn, uint64_t pairs)
 {
-    return (ferrum_cuda_plan_problem_t){.tiles = {.family = ferrum_cuda_w4_tiled(&ffn->gate.gpu)
-                                                                ? FERRUM_CUDA_TILES_W4
-                                                                : FERRUM_CUDA_TILES_ROWS,
+    return (ferrum_cuda_plan_problem_t){.tiles = {.family = ferrum_cuda_tile_family(&ffn->gate.gpu),
                                                   .capability = (uint32_t)device->capability,
                                                   .outputs = ffn->intermediate,
                                                   .experts = ffn->local_experts,

@@ -27,6 +27,12 @@
     X(experts, product_32, ACT)                                                                    \
     X(experts, gate_up_32, ACT)                                                                    \
     X(experts, dispatch_32, ACT)                                                                   \
+    X(gguf, gguf_1, ACT)                                                                           \
+    X(gguf, gguf_gate_up_1, ACT)                                                                   \
+    X(gguf, gguf_8, ACT)                                                                           \
+    X(gguf, gguf_gate_up_8, ACT)                                                                   \
+    X(gguf, gguf_32, ACT)                                                                          \
+    X(gguf, gguf_gate_up_32, ACT)                                                                  \
     X(w4, w4_1, ACT)                                                                               \
     X(w4, w4_gate_up_1, ACT)                                                                       \
     X(w4, w4_8, ACT)                                                                               \

@@ -99,6 +99,7 @@ backends_cuda_cuda_la_SOURCES = \
 	backends/cuda/problems.h \
 	backends/cuda/product.c \
 	backends/cuda/product.h \
+	backends/cuda/product_gguf.c \
 	backends/cuda/qkv.c \
 	backends/cuda/stacked_experts.c \
 	backends/cuda/stream.c \
@@ -110,6 +111,7 @@ backends_cuda_cuda_la_SOURCES = \
 	backends/cuda/w4_order.h \
 	backends/cuda/weights.h \
 	backends/cuda/weights_gguf.c \
+	backends/cuda/weights_gguf_tiles.c \
 	backends/cuda/weights_gptq.c \
 	backends/cuda/weights_w4.c
 backends_cuda_cuda_la_LDFLAGS = $(plugin_link_flags)

@@ -89,6 +89,8 @@ ferrum_status_t ferrum_cuda_product(ferrum_context_t *ctx, const ferrum_product_
 {
     if (ferrum_cuda_w4_tiled(&args->w))
         return product_w4(ctx, args, tile_rows, tiles, lists, err);
+    if (ferrum_cuda_gguf_tiled(&args->w))
+        return ferrum_cuda_product_gguf(ctx, args, tile_rows, tiles, lists, err);
     const tile_kernels_t *kernels = kernels_of(tile_rows);
 
     return ferrum_cuda_launch(ctx, args->up.data ? kernels->gate_up : kernels->product,

@@ -15,7 +15,8 @@
 /** Kinds of weights that have kernels of their own. */
 typedef enum ferrum_cuda_tile_family {
     FERRUM_CUDA_TILES_ROWS, /**< rows of codes or blocks: experts.cu */
-    FERRUM_CUDA_TILES_W4    /**< tiled 4-bit codes: w4.cu */
+    FERRUM_CUDA_TILES_W4,   /**< tiled 4-bit codes: w4.cu */
+    FERRUM_CUDA_TILES_GGUF  /**< tiled block formats: gguf.cu */
 } ferrum_cuda_tile_family_t;
 
 /** What is multiplied, and on what. */

@@ -3,7 +3,8 @@
  * @file weights.h
  * @brief Quantised weights in device memory: one matrix, or a stack of equal ones.
  *
- * Block formats are kept as in the file. GPTQ codes are brought into the layouts W4 and W8 of
+ * Block formats are kept as in the file, except that the expert FFN has most of them in tiles for
+ * the matrix units (kernels/cuda/gguf.cuh). GPTQ codes are brought into the layouts W4 and W8 of
  * kernels/cuda/moe_args.h: along the inputs instead of across them, zeros as what is subtracted,
  * scales in f32. Act-order costs a table: the group of each input, looked up while decoding. The
  * expert FFN has 4-bit codes in tiles for the matrix units instead, where they fit (w4_order.h).
@@ -12,6 +13,7 @@
 #define FERRUM_CUDA_WEIGHTS_H
 
 #include "backends/cuda/check.h"
+#include "backends/cuda/tile_choice.h"
 #include "backends/cuda/w4_order.h"
 #include "kernels/cuda/moe_args.h"
 
@@ -31,11 +33,24 @@ typedef struct ferrum_cuda_weights {
 ferrum_status_t ferrum_cuda_check_block_problem(ferrum_weight_format_t format, uint32_t k,
                                                 ferrum_error_t *err);
 
-/** Load a slab of blocks. @p out_weights is overwritten; on failure nothing is held. */
+/** Load a slab of blocks. @p out_weights is overwritten; on failure nothing is held. @p tiles: in
+ *  tiles for the matrix units if there are some for the format. */
 ferrum_status_t ferrum_cuda_weights_from_gguf(ferrum_device_t *device,
-                                              const ferrum_gguf_weights_t *source,
+                                              const ferrum_gguf_weights_t *source, bool tiles,
                                               ferrum_cuda_weights_t *out_weights,
                                               ferrum_error_t *err);
+/** There are tiles for a block format; what their kernels need to know of it. */
+bool ferrum_cuda_gguf_fits(ferrum_weight_format_t format);
+ferrum_gguf_codes_t ferrum_cuda_gguf_codes(ferrum_weight_format_t format, bool bfloat);
+/** Bring a checked slab into them; @p weights has its shape. */
+ferrum_status_t ferrum_cuda_gguf_load(ferrum_device_t *device, const ferrum_gguf_weights_t *source,
+                                      ferrum_cuda_weights_t *weights, ferrum_error_t *err);
+/** It is in them. */
+static inline bool ferrum_cuda_gguf_tiled(const ferrum_gpu_weights_t *weights)
+{
+    return weights->layout == FERRUM_LAYOUT_GGUF_TILES_F16 ||
+           weights->layout == FERRUM_LAYOUT_GGUF_TILES_BF16;
+}
 /** Load @p count GPTQ matrices of equal shape; a matrix's own bias is kept. @p tiles: in the tiled
  *  layout, which fits them, and in this order; NULL: in rows. */
 ferrum_status_t ferrum_cuda_weights_from_gptq(ferrum_device_t *device,
@@ -59,6 +74,17 @@ static inline bool ferrum_cuda_w4_tiled(const ferrum_gpu_weights_t *weights)
 {
     return weights->layout == FERRUM_LAYOUT_W4_TILES_F16 ||
            weights->layout == FERRUM_LAYOUT_W4_TILES_BF16;
+}
+/** Their kernels are those of the matrix units. */
+static inline bool ferrum_cuda_tiled(const ferrum_gpu_weights_t *weights)
+{
+    return ferrum_cuda_w4_tiled(weights) || ferrum_cuda_gguf_tiled(weights);
+}
+static inline ferrum_cuda_tile_family_t ferrum_cuda_tile_family(const ferrum_gpu_weights_t *weights)
+{
+    return ferrum_cuda_w4_tiled(weights)     ? FERRUM_CUDA_TILES_W4
+           : ferrum_cuda_gguf_tiled(weights) ? FERRUM_CUDA_TILES_GGUF
+                                             : FERRUM_CUDA_TILES_ROWS;
 }
 /** Copy @p bias f32 [experts, n] (NULL: none) and let products add it. */
 ferrum_status_t ferrum_cuda_weights_set_bias(ferrum_device_t *device,

@@ -7,10 +7,14 @@ static const struct {
     ferrum_weight_format_t format;
     uint32_t layout;
 } layouts[] = {
-    {FERRUM_FORMAT_F32, FERRUM_LAYOUT_F32},   {FERRUM_FORMAT_F16, FERRUM_LAYOUT_F16},
-    {FERRUM_FORMAT_BF16, FERRUM_LAYOUT_BF16}, {FERRUM_FORMAT_Q4_0, FERRUM_LAYOUT_Q4_0},
-    {FERRUM_FORMAT_Q8_0, FERRUM_LAYOUT_Q8_0}, {FERRUM_FORMAT_Q4_K, FERRUM_LAYOUT_Q4_K},
-    {FERRUM_FORMAT_Q6_K, FERRUM_LAYOUT_Q6_K},
+    {FERRUM_FORMAT_F32, FERRUM_LAYOUT_F32},       {FERRUM_FORMAT_F16, FERRUM_LAYOUT_F16},
+    {FERRUM_FORMAT_BF16, FERRUM_LAYOUT_BF16},     {FERRUM_FORMAT_Q4_0, FERRUM_LAYOUT_Q4_0},
+    {FERRUM_FORMAT_Q4_1, FERRUM_LAYOUT_Q4_1},     {FERRUM_FORMAT_Q5_0, FERRUM_LAYOUT_Q5_0},
+    {FERRUM_FORMAT_Q5_1, FERRUM_LAYOUT_Q5_1},     {FERRUM_FORMAT_Q8_0, FERRUM_LAYOUT_Q8_0},
+    {FERRUM_FORMAT_Q2_K, FERRUM_LAYOUT_Q2_K},     {FERRUM_FORMAT_Q3_K, FERRUM_LAYOUT_Q3_K},
+    {FERRUM_FORMAT_Q4_K, FERRUM_LAYOUT_Q4_K},     {FERRUM_FORMAT_Q5_K, FERRUM_LAYOUT_Q5_K},
+    {FERRUM_FORMAT_Q6_K, FERRUM_LAYOUT_Q6_K},     {FERRUM_FORMAT_IQ4_NL, FERRUM_LAYOUT_IQ4_NL},
+    {FERRUM_FORMAT_IQ4_XS, FERRUM_LAYOUT_IQ4_XS}, {FERRUM_FORMAT_MXFP4, FERRUM_LAYOUT_MXFP4},
 };
 
 enum {
@@ -67,38 +71,47 @@ static ferrum_status_t check_source(const ferrum_gguf_weights_t *source, ferrum_
     return FERRUM_OK;
 }
 
+/** Keep the blocks as they are. */
+static ferrum_status_t load_blocks(ferrum_device_t *device, const ferrum_gguf_weights_t *source,
+                                   ferrum_cuda_weights_t *weights, ferrum_error_t *err)
+{
+    const uint64_t expert_bytes = source->bytes / source->experts;
+
+    FERRUM_TRY(ferrum_cuda_memory_new(device, source->bytes, "weights", &weights->memory, err));
+    weights->bytes = source->bytes;
+    weights->gpu = (ferrum_gpu_weights_t){
+        .data = weights->memory->address,
+        .expert_bytes = expert_bytes,
+        .row_bytes = expert_bytes / source->rows,
+        .layout = layouts[find_layout(source->format)].layout,
+        .n = source->rows,
+        .k = source->cols,
+        .expert_rows = source->rows,
+    };
+    return ferrum_cuda_memory_write(weights->memory, 0, source->data, source->bytes, err);
+}
+
 ferrum_status_t ferrum_cuda_weights_from_gguf(ferrum_device_t *device,
-                                              const ferrum_gguf_weights_t *source,
+                                              const ferrum_gguf_weights_t *source, bool tiles,
                                               ferrum_cuda_weights_t *out_weights,
                                               ferrum_error_t *err)
 {
-    ferrum_cuda_memory_t *memory;
-
     FERRUM_TRY(check_source(source, err));
-    FERRUM_TRY(ferrum_cuda_memory_new(device, source->bytes, "weights", &memory, err));
-    const ferrum_status_t status =
-        ferrum_cuda_memory_write(memory, 0, source->data, source->bytes, err);
-    if (status != FERRUM_OK) {
-        ferrum_cuda_memory_free(memory);
-        return status;
-    }
-    const uint64_t expert_bytes = source->bytes / source->experts;
-    *out_weights = (ferrum_cuda_weights_t){
+    ferrum_cuda_weights_t weights = {
         .experts = source->experts,
         .n = source->rows,
         .k = source->cols,
         .format = source->format,
-        .bytes = source->bytes,
         .source_bytes = source->bytes,
-        .memory = memory,
-        .gpu = {.data = memory->address,
-                .expert_bytes = expert_bytes,
-                .row_bytes = expert_bytes / source->rows,
-                .layout = layouts[find_layout(source->format)].layout,
-                .n = source->rows,
-                .k = source->cols,
-                .expert_rows = source->rows},
     };
+    const ferrum_status_t status = tiles && ferrum_cuda_gguf_fits(source->format)
+                                       ? ferrum_cuda_gguf_load(device, source, &weights, err)
+                                       : load_blocks(device, source, &weights, err);
+    if (status != FERRUM_OK) {
+        ferrum_cuda_weights_free(&weights);
+        return status;
+    }
+    *out_weights = weights;
     return FERRUM_OK;
 }
 

@@ -8,6 +8,7 @@ cuda_kernel_sources = \
 	kernels/cuda/combine.cu \
 	kernels/cuda/experts.cu \
 	kernels/cuda/gemm.cu \
+	kernels/cuda/gguf.cu \
 	kernels/cuda/limits.cu \
 	kernels/cuda/plan.cu \
 	kernels/cuda/qkv.cu \
@@ -20,6 +21,9 @@ cuda_kernel_headers = \
 	kernels/cuda/attention.cuh \
 	kernels/cuda/attention_tile.cuh \
 	kernels/cuda/block.cuh \
+	kernels/cuda/blocks.cuh \
+	kernels/cuda/gguf.cuh \
+	kernels/cuda/gguf_stages.cuh \
 	kernels/cuda/kv.cuh \
 	kernels/cuda/limits_args.h \
 	kernels/cuda/moe_args.h \

@@ -35,7 +35,11 @@ enum {
     FERRUM_LAYOUT_Q5_K = 21,
     FERRUM_LAYOUT_IQ4_NL = 22,
     FERRUM_LAYOUT_IQ4_XS = 23,
-    FERRUM_LAYOUT_MXFP4 = 24
+    FERRUM_LAYOUT_MXFP4 = 24,
+    FERRUM_LAYOUT_GGUF_TILES_F16 = 32, /**< tiles of gguf.cuh, version 1, for f16 activations; rows
+                                            of tiles are row_bytes apart; scales: f32 of each row,
+                                            n padded to 16 */
+    FERRUM_LAYOUT_GGUF_TILES_BF16 = 33
 };
 
 /** The weights of one matrix or of a stack of equal ones. */
@@ -43,13 +47,15 @@ typedef struct ferrum_gpu_weights {
     ferrum_gpu_ptr_t data;
     ferrum_gpu_ptr_t scales, zeros; /**< W4, W8 */
     ferrum_gpu_ptr_t group_of; /**< W4, W8: group of each k; 0: k / group_size. W4_TILES: above */
-    ferrum_gpu_ptr_t bias;          /**< f32 [experts, expert_rows] or 0 */
+    ferrum_gpu_ptr_t bias;     /**< f32 [experts, expert_rows] or 0 */
     uint64_t expert_bytes;
     uint64_t row_bytes;
     uint32_t layout;      /**< FERRUM_LAYOUT_* */
     uint32_t n, k;        /**< rows to compute, inputs */
     uint32_t expert_rows; /**< rows of a whole matrix: n, unless this is a view */
     uint32_t groups, group_size;
+    uint32_t format; /**< GGUF tiles: ferrum_weight_format_t of the blocks */
+    uint32_t reserved;
 } ferrum_gpu_weights_t;
 
 /** Which rows a product's tiles are made of; "row i" means tile*BM + i. */
@@ -92,6 +98,46 @@ typedef struct ferrum_product_args {
     float alpha, limit;
     uint32_t reserved;
 } ferrum_product_args_t;
+
+/** How codes lie in the records of gguf.cuh. */
+enum {
+    FERRUM_CODES_NIBBLES = 0,
+    FERRUM_CODES_FIVE = 1,
+    FERRUM_CODES_SIX = 2,
+    FERRUM_CODES_BYTES = 3,
+    FERRUM_CODES_LEVELS = 4
+};
+
+/** What the kernels over GGUF tiles need to know of a format, ready for use. */
+typedef struct ferrum_gguf_codes {
+    uint32_t kind;            /**< FERRUM_CODES_* */
+    uint32_t record_bytes;    /**< of a tile */
+    uint32_t scales_at;       /**< of the scales, in a record */
+    uint32_t scales_next;     /**< from the scales of one half to those of the other */
+    uint32_t offset;          /**< act, twice: see gguf_numbers */
+    uint32_t scale_bit[2][2]; /**< in a word of scales, for each half and its blocks of 16 */
+    uint32_t sixteenths;      /**< blocks of 16 have scales of their own */
+    uint32_t shifted;         /**< words have a shift in the high half */
+    uint32_t level[4];        /**< LEVELS: a byte each, as in BYTES */
+    uint32_t reserved;
+} ferrum_gguf_codes_t;
+
+/** gguf_*: a product over GGUF tiles. */
+typedef struct ferrum_gguf_args {
+    ferrum_product_args_t product;
+    ferrum_gguf_codes_t codes[2]; /**< of w and up */
+    uint32_t stage_bytes;         /**< FERRUM_GGUF_STAGE_BYTES */
+    uint32_t reserved;
+} ferrum_gguf_args_t;
+
+/** gguf_*: shared memory of a stage and of a block for tiles of @p rows rows; @p records: bytes of
+ *  the records of w and up together. */
+#define FERRUM_GGUF_STAGES 4u
+#define FERRUM_GGUF_STAGE_BYTES(rows, records)                                                     \
+    (4u * (records) + ((rows) == 1u ? 4u : (rows)) * 128u)
+#define FERRUM_GGUF_SHARED_BYTES(rows, up, records)                                                \
+    (FERRUM_GGUF_STAGES * FERRUM_GGUF_STAGE_BYTES(rows, records) +                                 \
+     ((up) ? 4096u : 2048u) * ((rows) < 8u ? 1u : (rows) / 8u) + (rows)*16u)
 
 /** w4_*: shared memory of a block for tiles of @p rows rows; @p up: gate and up together. */
 #define FERRUM_W4_STAGES 4u
@@ -157,8 +203,8 @@ typedef struct ferrum_plan_args {
     uint32_t reserved;
 } ferrum_plan_args_t;
 
-/** route_plan: route of rows and, with the ids that it gives, sorted, block_experts and total of the
- * plan, as far as they are used; grid ceil(rows/4). */
+/** route_plan: route of rows and, with the ids that it gives, sorted, block_experts and total of
+ * the plan, as far as they are used; grid ceil(rows/4). */
 typedef struct ferrum_route_plan_args {
     ferrum_route_args_t route;
     ferrum_plan_args_t plan;

@@ -88,6 +88,7 @@ void cuda_open_as(ferrum_dtype_t act)
                                              .set_activation_dtype = 1};
 
     cuda_load();
+    cuda.act = act;
     EXPECT_OK(cuda.be->device_open(&cuda.host.host, &options, &cuda.device, &err));
     EXPECT_OK(cuda.be->context_new(cuda.device, NULL, &cuda.ctx, &err));
 }
@@ -206,7 +207,7 @@ static ferrum_buffer_t *ramp(ferrum_dtype_t dtype, uint64_t n, float base, float
 
 ferrum_buffer_t *cuda_ramp(uint64_t n, float base, float step)
 {
-    return ramp(FERRUM_DTYPE_F16, n, base, step);
+    return ramp(cuda.act, n, base, step);
 }
 
 ferrum_buffer_t *cuda_f32(uint64_t n, float base, float step)

@@ -24,6 +24,7 @@ typedef struct cuda_fixture {
     const ferrum_quant_llm_ops_t *ql;
     const ferrum_moe_fused_ops_t *mf;
     ferrum_device_t *device;
+    ferrum_dtype_t act; /**< of the device */
     ferrum_context_t *ctx;
     /* The emulator: see tests/cuda_emu/control.h. */
     void (*reset)(void);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/cuda/layers.h"
 
+#include "kernels/set.h"
+
 #include <math.h>
 #include <stdlib.h>
 
 enum {
-    BLOCK = 32,
-    BLOCK_BYTES = 34,
-    SCALE_F16 = 0x1400, /* 2^-10 */
+    BLOCK = 32, /* inputs per group of GPTQ */
     CODES_PER_WORD = 8
 };
 
@@ -34,30 +34,78 @@ static uint32_t cols_of(const layer_shape_t *shape, int role)
     return role < 2 ? shape->hidden : shape->intermediate;
 }
 
-static void make_blocks(layer_t *layer, int role, uint32_t *state)
+/** Where a block has f16 scales and minima, and the least of each: they lie between that and its
+ * double. Minima bring weights around zero, as those of models are. */
+static const struct {
+    ferrum_weight_format_t format;
+    int scale_at, minimum_at; /* -1: none */
+    uint16_t scale, minimum;
+} block_scales[] = {
+    {FERRUM_FORMAT_Q4_0, 0, -1, 0x1c00, 0},     {FERRUM_FORMAT_Q4_1, 0, 2, 0x1c00, 0xa800},
+    {FERRUM_FORMAT_Q5_0, 0, -1, 0x1800, 0},     {FERRUM_FORMAT_Q5_1, 0, 2, 0x1800, 0xa800},
+    {FERRUM_FORMAT_Q8_0, 0, -1, 0x1000, 0},     {FERRUM_FORMAT_Q2_K, 80, 82, 0x0c00, 0x0e00},
+    {FERRUM_FORMAT_Q3_K, 108, -1, 0x0c00, 0},   {FERRUM_FORMAT_Q4_K, 0, 2, 0x0800, 0x1400},
+    {FERRUM_FORMAT_Q5_K, 0, 2, 0x0400, 0x1400}, {FERRUM_FORMAT_Q6_K, 208, -1, 0x0100, 0},
+    {FERRUM_FORMAT_IQ4_NL, 0, -1, 0x1000, 0},   {FERRUM_FORMAT_IQ4_XS, 0, -1, 0x0200, 0},
+};
+
+/** Random codes, scales of a size that keeps sums in the range of f16. */
+static void fill_blocks(ferrum_weight_format_t format, uint8_t *blocks, size_t bytes,
+                        uint32_t block_bytes, uint32_t *state)
 {
+    for (size_t i = 0; i < bytes; i++)
+        blocks[i] = (uint8_t)next(state);
+    for (uint8_t *at = blocks; at < blocks + bytes; at += block_bytes) {
+        if (format == FERRUM_FORMAT_MXFP4)
+            at[0] = (uint8_t)(118 + next(state) % 4);
+        if (format == FERRUM_FORMAT_F32) {
+            const float value = (float)((int)(next(state) % 255) - 127) / 1024.0f;
+            memcpy(at, &value, sizeof value);
+        }
+        for (size_t i = 0; i < sizeof block_scales / sizeof block_scales[0]; i++) {
+            const uint16_t scale = (uint16_t)(block_scales[i].scale + next(state) % 0x400);
+            const uint16_t minimum = (uint16_t)(block_scales[i].minimum + next(state) % 0x400);
+            if (block_scales[i].format != format)
+                continue;
+            memcpy(at + block_scales[i].scale_at, &scale, sizeof scale);
+            if (block_scales[i].minimum_at >= 0)
+                memcpy(at + block_scales[i].minimum_at, &minimum, sizeof minimum);
+        }
+    }
+}
+
+static void dequantise(ferrum_weight_format_t format, const void *blocks, float *out, size_t count)
+{
+    const ferrum_kernel_set_t *set = &ferrum_kernel_set_scalar;
+    size_t i = 0;
+
+    while (i < set->matmul_count && set->matmul[i].format != format)
+        i++;
+    ck_assert_uint_lt(i, set->matmul_count);
+    set->matmul[i].dequant(blocks, out, count);
+}
+
+static void make_blocks(layer_t *layer, int role, ferrum_weight_format_t format, uint32_t *state)
+{
+    const ferrum_format_traits_t *traits = ferrum_format_traits(format);
     const uint32_t n = rows_of(&layer->shape, role), k = cols_of(&layer->shape, role);
     const size_t count = (size_t)layer->shape.experts * n * k;
-    const uint16_t scale = SCALE_F16;
-    uint8_t *at = layer->data[role] = zeroed(count / BLOCK, BLOCK_BYTES);
+    const size_t bytes = count / traits->block_values * traits->block_bytes;
+    float *values = zeroed(count, sizeof *values);
 
-    for (size_t i = 0; i < count; i++) {
-        if (i % BLOCK == 0) {
-            at = (uint8_t *)layer->data[role] + i / BLOCK * BLOCK_BYTES;
-            memcpy(at, &scale, sizeof scale);
-            at += sizeof scale;
-        }
-        const int8_t code = (int8_t)((int)(next(state) % 255) - 127);
-        *at++ = (uint8_t)code;
-        layer->values[role][i] = code / 1024.0;
-    }
+    layer->data[role] = zeroed(bytes, 1);
+    fill_blocks(format, layer->data[role], bytes, traits->block_bytes, state);
+    dequantise(format, layer->data[role], values, count);
+    for (size_t i = 0; i < count; i++)
+        layer->values[role][i] = (double)values[i];
+    free(values);
     layer->gguf[role] = (ferrum_gguf_weights_t){.head = FERRUM_HEAD(ferrum_gguf_weights_t),
-                                                .format = FERRUM_FORMAT_Q8_0,
+                                                .format = format,
                                                 .experts = layer->shape.experts,
                                                 .rows = n,
                                                 .cols = k,
                                                 .data = layer->data[role],
-                                                .bytes = count / BLOCK * BLOCK_BYTES};
+                                                .bytes = bytes};
     layer->role[role].gguf = &layer->gguf[role];
 }
 
@@ -170,12 +218,8 @@ static void make_matrices(layer_t *layer, int role, uint32_t *state)
         make_biases(layer, role, state);
 }
 
-void layer_make(layer_t *layer, const layer_shape_t *shape)
-{
-    layer_make_gptq(layer, shape, &(layer_gptq_t){false, false, false, false});
-}
-
-void layer_make_gptq(layer_t *layer, const layer_shape_t *shape, const layer_gptq_t *how)
+static void make_layer(layer_t *layer, const layer_shape_t *shape, const layer_gptq_t *how,
+                       const ferrum_weight_format_t formats[3])
 {
     uint32_t state = 1;
 
@@ -187,7 +231,7 @@ void layer_make_gptq(layer_t *layer, const layer_shape_t *shape, const layer_gpt
         if (shape->gptq)
             make_matrices(layer, role, &state);
         else
-            make_blocks(layer, role, &state);
+            make_blocks(layer, role, formats[role], &state);
     }
     layer->desc = (ferrum_expert_ffn_desc_t){.head = FERRUM_HEAD(ferrum_expert_ffn_desc_t),
                                              .hidden = shape->hidden,
@@ -196,6 +240,24 @@ void layer_make_gptq(layer_t *layer, const layer_shape_t *shape, const layer_gpt
                                              .gate = &layer->role[0],
                                              .up = &layer->role[1],
                                              .down = &layer->role[2]};
+}
+
+void layer_make(layer_t *layer, const layer_shape_t *shape)
+{
+    layer_make_gptq(layer, shape, &(layer_gptq_t){false, false, false, false});
+}
+
+void layer_make_gptq(layer_t *layer, const layer_shape_t *shape, const layer_gptq_t *how)
+{
+    static const ferrum_weight_format_t formats[] = {FERRUM_FORMAT_Q8_0, FERRUM_FORMAT_Q8_0,
+                                                     FERRUM_FORMAT_Q8_0};
+    make_layer(layer, shape, how, formats);
+}
+
+void layer_make_of(layer_t *layer, const layer_shape_t *shape,
+                   const ferrum_weight_format_t formats[3])
+{
+    make_layer(layer, shape, &(layer_gptq_t){false, false, false, false}, formats);
 }
 
 void layer_free(layer_t *layer)

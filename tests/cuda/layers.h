@@ -49,6 +49,9 @@ typedef struct layer_call {
 
 void layer_make(layer_t *layer, const layer_shape_t *shape);
 void layer_make_gptq(layer_t *layer, const layer_shape_t *shape, const layer_gptq_t *how);
+/** The same of other block formats (shape->gptq is false); sizes are multiples of their blocks. */
+void layer_make_of(layer_t *layer, const layer_shape_t *shape,
+                   const ferrum_weight_format_t formats[3]);
 void layer_free(layer_t *layer);
 
 /** Inputs for up to @p tokens tokens; fill them with call_fill. */

@@ -14,6 +14,7 @@ if HAVE_CHECK
 cuda_tests = \
 	tests/cuda/test_attention \
 	tests/cuda/test_device \
+	tests/cuda/test_gguf \
 	tests/cuda/test_graph \
 	tests/cuda/test_layer \
 	tests/cuda/test_moe \
@@ -34,7 +35,8 @@ long_checks += check-cuda-long
 phony_targets += check-cuda-long
 
 cuda_tests_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir) -D_GNU_SOURCE $(CHECK_CFLAGS)
-cuda_tests_ldadd = tests/support/libferrum-test-support.la $(CHECK_LIBS)
+cuda_tests_ldadd = kernels/libferrum-kernels-scalar.la tests/support/libferrum-test-support.la \
+	$(CHECK_LIBS)
 cuda_tests_fixture = tests/cuda/fixture.c tests/cuda/fixture.h
 
 tests_cuda_test_attention_CPPFLAGS = $(cuda_tests_cppflags)
@@ -58,6 +60,10 @@ tests_cuda_test_limits_LDADD = $(cuda_tests_ldadd)
 tests_cuda_test_gemm_CPPFLAGS = $(cuda_tests_cppflags)
 tests_cuda_test_gemm_SOURCES = tests/cuda/test_gemm.c $(cuda_tests_fixture)
 tests_cuda_test_gemm_LDADD = $(cuda_tests_ldadd) -lm
+tests_cuda_test_gguf_CPPFLAGS = $(cuda_tests_cppflags)
+tests_cuda_test_gguf_SOURCES = \
+	tests/cuda/test_gguf.c tests/cuda/layers.c tests/cuda/layers.h $(cuda_tests_fixture)
+tests_cuda_test_gguf_LDADD = $(cuda_tests_ldadd) -lm
 tests_cuda_test_graph_CPPFLAGS = $(cuda_tests_cppflags)
 tests_cuda_test_graph_SOURCES = tests/cuda/test_graph.c $(cuda_tests_fixture)
 tests_cuda_test_graph_LDADD = $(cuda_tests_ldadd)

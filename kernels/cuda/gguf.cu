@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * gguf_1, gguf_gate_up_1, gguf_8 .. gguf_32, gguf_gate_up_8 .. gguf_gate_up_32: rows of activations
+ * times a GGUF format in tiles (gguf.cuh) on the matrix units.
+ *
+ * As in w4.cu weights are the A operand, a row of x is a column of B, and copies into shared memory
+ * run `stages - 1` steps of 64 inputs ahead. Sums over 32 (16) inputs are scaled and added up in
+ * f32 within each quarter of the inputs, quarters in order, and the row's scale comes last. That
+ * order is the same for every tile shape, so a row has the same bits in every batch. With one row
+ * (gguf_1) each of the four warps takes a quarter of one output tile; with more, each warp takes an
+ * output tile. One kernel serves all formats: what they differ in is decided per 32 inputs, alike
+ * for all threads.
+ *
+ * Preconditions: k a multiple of 8; grid (tiles, 1, ceil(n/16) or ceil(n/64)); mode PAIRS for
+ * gguf_1, any but DISPATCHES otherwise; FERRUM_GGUF_SHARED_BYTES of shared memory.
+ */
+#include "kernels/cuda/gguf_stages.cuh"
+
+template <class T, uint32_t ROWS, bool UP> struct gguf_product : gpu::gguf_stages<T, ROWS, UP> {
+    using stages_t = gpu::gguf_stages<T, ROWS, UP>;
+    using stages_t::alone;
+    using stages_t::args;
+    using stages_t::at;
+    using stages_t::columns;
+    using stages_t::gguf;
+    using stages_t::last;
+    using stages_t::load;
+    using stages_t::matrices;
+    using stages_t::places;
+    using stages_t::record_of;
+    using stages_t::stages;
+    using stages_t::step;
+    using stages_t::sums;
+    using stages_t::sums_at;
+    using stages_t::threads;
+    using stages_t::tile;
+    using stages_t::tile_row;
+    using stages_t::tile_rows;
+    using stages_t::warps;
+    using stages_t::x_of;
+
+    using sums_t = float[matrices][columns][4];
+
+    /** Steps of a quarter of the inputs. */
+    FERRUM_DEVICE_MEMBER uint32_t quarter() const
+    {
+        return ((args.w.k + step - 1) / step + 3) / 4;
+    }
+    /** A lane's sums, away from its registers. */
+    FERRUM_DEVICE_MEMBER float &total(uint32_t i) const
+    {
+        return sums_at()[i * threads + gpu::thread_x()];
+    }
+    /** B operands of inputs 32*half .. 32*half+31 of a stage. */
+    FERRUM_DEVICE_MEMBER void read_x(uint32_t stage, uint32_t half, uint32_t column,
+                                     uint32_t (&b)[4]) const
+    {
+        const unsigned char *rows = x_of(stage);
+
+        if constexpr (alone) { /* the row is column 0: lanes 0 to 3 hold it */
+            const uint32_t *words = reinterpret_cast<const uint32_t *>(rows) + half * 16;
+            FERRUM_UNROLL
+            for (uint32_t i = 0; i < 4; i++)
+                b[i] = gpu::lane() < 4 ? words[i * 4 + gpu::lane()] : 0u;
+        } else {
+            const uint32_t row = gpu::lane() % 8, block = half * 4 + gpu::lane() / 8;
+            gpu::ldmatrix_x4(b, rows + (column * 8 + row) * step * 2 + (block ^ row) * 16);
+        }
+    }
+
+    /** Sums of 32 or 16 inputs, scaled, to those of the quarter. */
+    FERRUM_DEVICE_MEMBER void scale(const float (&by)[2], float (&group)[columns][4],
+                                    float (&sum)[columns][4]) const
+    {
+        FERRUM_UNROLL
+        for (uint32_t c = 0; c < columns; c++) {
+            FERRUM_UNROLL
+            for (uint32_t i = 0; i < 4; i++) {
+                sum[c][i] = gpu::fma(by[i / 2], group[c][i], sum[c][i]);
+                group[c][i] = 0.0f;
+            }
+        }
+    }
+
+    template <uint32_t HALF> FERRUM_DEVICE_MEMBER void multiply(uint32_t stage, sums_t &sum) const
+    {
+        uint32_t b[columns][4];
+
+        FERRUM_UNROLL
+        for (uint32_t c = 0; c < columns; c++)
+            read_x(stage, HALF, c, b[c]);
+        FERRUM_UNROLL
+        for (uint32_t m = 0; m < matrices; m++) {
+            const ferrum_gguf_codes_t &codes = gguf.codes[m];
+            const unsigned char *record = record_of(stage, m);
+            const uint32_t *scales = reinterpret_cast<const uint32_t *>(record + codes.scales_at +
+                                                                        HALF * codes.scales_next) +
+                                     gpu::lane() / 4;
+            const uint32_t word[2] = {scales[0], scales[8]};
+            float group[columns][4] = {};
+            gpu::gguf_operands_t a;
+            gpu::gguf_operands<T, HALF>(codes, record, word, a);
+            FERRUM_UNROLL
+            for (uint32_t i = 0; i < 2; i++) {
+                FERRUM_UNROLL
+                for (uint32_t c = 0; c < columns; c++)
+                    gpu::mma_m16n8k16<T>(group[c], a[i], {b[c][2 * i], b[c][2 * i + 1]});
+                if (i == 1 || codes.sixteenths)
+                    scale({gpu::gguf_scale<HALF>(codes, word[0], i),
+                           gpu::gguf_scale<HALF>(codes, word[1], i)},
+                          group, sum[m]);
+            }
+        }
+    }
+
+    /** Add a quarter to the sums in shared memory. */
+    FERRUM_DEVICE_MEMBER void add_quarter(sums_t &quarter_sum) const
+    {
+        FERRUM_UNROLL
+        for (uint32_t i = 0; i < sums; i++) {
+            float &sum = quarter_sum[i / 4 / columns][i / 4 % columns][i % 4];
+            total(i) += sum;
+            sum = 0.0f;
+        }
+    }
+
+    FERRUM_DEVICE_MEMBER void multiply_all()
+    {
+        sums_t sum = {};
+        uint32_t stage = 0, quarter_left = quarter();
+
+        FERRUM_UNROLL
+        for (uint32_t i = 0; i < sums; i++)
+            total(i) = 0.0f;
+        FERRUM_UNROLL
+        for (uint32_t i = 0; i < stages - 1; i++)
+            load(i);
+        FERRUM_NO_UNROLL
+        for (; at < last; at++) {
+            gpu::copy_async_wait<stages - 2>();
+            stages_t::team_barrier();
+            load(stage == 0 ? stages - 1 : stage - 1);
+            if (tile_row < tile_rows) {
+                multiply<0>(stage, sum);
+                multiply<1>(stage, sum);
+            }
+            stage = stage + 1 == stages ? 0 : stage + 1;
+            if (--quarter_left == 0 || at + 1 == last) {
+                add_quarter(sum);
+                quarter_left = quarter();
+            }
+        }
+        gpu::copy_async_wait<0>();
+    }
+
+    /** Sum @p i of this lane over all quarters. */
+    FERRUM_DEVICE_MEMBER float result(uint32_t i) const
+    {
+        if constexpr (!alone)
+            return total(i);
+        float sum = 0.0f;
+        FERRUM_UNROLL
+        for (uint32_t q = 0; q < warps; q++)
+            sum += sums_at()[i * threads + q * 32 + gpu::lane()];
+        return sum;
+    }
+
+    /** The sum of an output, scaled, and its bias. */
+    FERRUM_DEVICE_MEMBER float finish(const ferrum_gpu_weights_t &w, uint32_t n, float sum) const
+    {
+        const size_t padded = size_t(tile.expert) * tile_rows * 16 + n;
+        const float value = sum * static_cast<const float *>(w.scales)[padded];
+
+        return w.bias
+                   ? value +
+                         static_cast<const float *>(w.bias)[size_t(tile.expert) * w.expert_rows + n]
+                   : value;
+    }
+
+    FERRUM_DEVICE_MEMBER void store(uint32_t column, uint32_t i) const
+    {
+        const uint32_t n = tile_row * 16 + gpu::lane() / 4 + i / 2 * 8;
+        const uint32_t row = column * 8 + gpu::lane() % 4 * 2 + i % 2;
+        const uint64_t place = row < ROWS ? places()[ROWS + row] : gpu::no_place;
+
+        if (n >= args.w.n || place == gpu::no_place)
+            return;
+        float value = finish(args.w, n, result(column * 4 + i));
+        if (UP)
+            value =
+                gpu::activate(args, value, finish(args.up, n, result((columns + column) * 4 + i)));
+        if (args.out_is_f32)
+            static_cast<float *>(args.out)[place + n] = value;
+        else
+            static_cast<T *>(args.out)[place + n] = gpu::from_f32<T>(value);
+    }
+
+    explicit FERRUM_DEVICE_MEMBER gguf_product(const ferrum_gguf_args_t &args_) : stages_t(args_)
+    {
+    }
+
+    FERRUM_DEVICE_MEMBER void run()
+    {
+        tile = gpu::find_tile<ROWS>(args, {});
+        if (tile.count == 0)
+            return;
+        gpu::find_places<ROWS>(args, tile, {}, places());
+        gpu::barrier();
+        tile_rows = (args.w.expert_rows + 15) / 16;
+        tile_row = alone ? gpu::block_z() : gpu::block_z() * warps + gpu::warp();
+        stages_t::begin();
+        multiply_all();
+        if constexpr (alone)
+            gpu::barrier();
+        if (tile_row >= tile_rows || (alone && gpu::warp() != 0))
+            return;
+        FERRUM_UNROLL
+        for (uint32_t i = 0; i < columns * 4; i++)
+            store(i / 4, i % 4);
+    }
+};
+
+template <class T, uint32_t ROWS, bool UP>
+FERRUM_DEVICE void run_gguf(const ferrum_gguf_args_t &args)
+{
+    gguf_product<T, ROWS, UP>(args).run();
+}
+
+#define ONE(name, act, ROWS, UP)                                                                   \
+    FERRUM_KERNEL_INSTANCE(128, ferrum_##name##_##ROWS##_##act,                                    \
+                           (run_gguf<gpu::act##_t, ROWS, UP>), (ferrum_gguf_args_t args), (args))
+#define ALL(ROWS)                                                                                  \
+    ONE(gguf, f16, ROWS, false)                                                                    \
+    ONE(gguf, bf16, ROWS, false)                                                                   \
+    ONE(gguf_gate_up, f16, ROWS, true)                                                             \
+    ONE(gguf_gate_up, bf16, ROWS, true)
+ALL(1)
+ALL(8)
+ALL(32)
