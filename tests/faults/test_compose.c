@@ -60,8 +60,73 @@ static void make_weights(void)
     }
 }
 
-/* Make the layer and a context, and run it; everything is released again. @p drop is taken away
- * between making and running. */
+/* ---- ops that fail at their n-th call ---- */
+
+static long op_calls, op_fails; /* calls so far; the number of the one that fails */
+
+static ferrum_status_t op_status(ferrum_error_t *err)
+{
+    return op_calls++ == op_fails
+               ? ferrum_fail(err, FERRUM_DEVICE_ERROR, FERRUM_REASON_OTHER, "an op failed")
+               : FERRUM_OK;
+}
+
+/* An op in front of the module's own. */
+#define FAILING(table, name, parameters, arguments)                                                \
+    static ferrum_status_t failing_##name parameters                                               \
+    {                                                                                              \
+        FERRUM_TRY(op_status(err));                                                                \
+        return module->tables.table.name arguments;                                                \
+    }
+FAILING(backend, buffer_info,
+        (const ferrum_buffer_t *b, ferrum_buffer_info_t *out, ferrum_error_t *err), (b, out, err))
+FAILING(backend, buffer_alloc,
+        (ferrum_device_t * d, ferrum_dtype_t dtype, uint64_t n, ferrum_buffer_t **out,
+         ferrum_error_t *err),
+        (d, dtype, n, out, err))
+FAILING(backend, buffer_read,
+        (ferrum_context_t * c, const ferrum_buffer_t *b, uint64_t at, ferrum_dtype_t dtype,
+         void *out, uint64_t n, ferrum_error_t *err),
+        (c, b, at, dtype, out, n, err))
+FAILING(backend, buffer_write,
+        (ferrum_context_t * c, ferrum_buffer_t *b, uint64_t at, ferrum_dtype_t dtype,
+         const void *data, uint64_t n, ferrum_error_t *err),
+        (c, b, at, dtype, data, n, err))
+FAILING(backend, embedding_lookup,
+        (ferrum_context_t * c, const ferrum_buffer_t *t, const uint32_t *ids, uint32_t n,
+         ferrum_buffer_t *out, uint32_t dim, ferrum_error_t *err),
+        (c, t, ids, n, out, dim, err))
+FAILING(stacked_experts, gemv_moe_id_batched,
+        (ferrum_context_t * c, const ferrum_stacked_experts_t *w, const ferrum_buffer_t *in,
+         const ferrum_buffer_t *ids, ferrum_buffer_t *out, uint32_t tokens, uint32_t k,
+         uint64_t outer, uint64_t inner, ferrum_error_t *err),
+        (c, w, in, ids, out, tokens, k, outer, inner, err))
+FAILING(marlin_stack, zero_workspace,
+        (ferrum_context_t * c, ferrum_marlin_stack_t *w, ferrum_error_t *err), (c, w, err))
+FAILING(marlin_stack, gemm_phase_batched,
+        (ferrum_context_t * c, ferrum_marlin_stack_t *w, const ferrum_buffer_t *in,
+         const ferrum_moe_dispatch_t *d, uint32_t n, ferrum_buffer_t *out, uint32_t k,
+         ferrum_error_t *err),
+        (c, w, in, d, n, out, k, err))
+
+static void let_ops_fail(ferrum_tables_t *t)
+{
+    t->backend.buffer_info = failing_buffer_info;
+    t->backend.buffer_alloc = failing_buffer_alloc;
+    t->backend.buffer_read = failing_buffer_read;
+    t->backend.buffer_write = failing_buffer_write;
+    t->backend.embedding_lookup = failing_embedding_lookup;
+    t->stacked_experts.gemv_moe_id_batched = failing_gemv_moe_id_batched;
+    t->marlin_stack.zero_workspace = failing_zero_workspace;
+    t->marlin_stack.gemm_phase_batched = failing_gemm_phase_batched;
+}
+
+/* ---- one layer ---- */
+
+static uint32_t gemm_tokens = 32, flags;
+
+/* Make the layer and a context, and run it twice, the second time with twice the tokens, so that
+ * scratch grows; everything is released again. @p drop is taken away between making and running. */
 static ferrum_status_t run_layer(int form, const char *const *drop, ferrum_error_t *err)
 {
     static const int32_t ids[TOKENS * TOP_K] = {0, 1, -1, 2, 3, 0};
@@ -88,7 +153,7 @@ static ferrum_status_t run_layer(int form, const char *const *drop, ferrum_error
     ferrum_expert_ffn_t *ffn = NULL;
     ferrum_context_t *ctx = NULL;
     ferrum_buffer_t *buffers[4] = {NULL};
-    ferrum_status_t status = ferrum_compose_expert_ffn(&tables, NULL, 32, &compose, err);
+    ferrum_status_t status = ferrum_compose_expert_ffn(&tables, NULL, gemm_tokens, &compose, err);
     if (status == FERRUM_OK)
         status = b->context_new(device, NULL, &ctx, err);
     for (int i = 0; i < 4 && status == FERRUM_OK; i++)
@@ -98,13 +163,17 @@ static ferrum_status_t run_layer(int form, const char *const *drop, ferrum_error
         status = tables.moe_fused.expert_ffn_create(device, &desc, &ffn, err);
     if (drop)
         ferrum_tables_drop(&tables, drop[0], drop[1]);
-    const ferrum_expert_ffn_args_t args = {.head = FERRUM_HEAD(ferrum_expert_ffn_args_t),
-                                           .x = buffers[0],
-                                           .ids = buffers[1],
-                                           .weights = buffers[2],
-                                           .out = buffers[3],
-                                           .tokens = TOKENS,
-                                           .top_k = TOP_K};
+    ferrum_expert_ffn_args_t args = {.head = FERRUM_HEAD(ferrum_expert_ffn_args_t),
+                                     .x = buffers[0],
+                                     .ids = buffers[1],
+                                     .weights = buffers[2],
+                                     .out = buffers[3],
+                                     .tokens = 1,
+                                     .top_k = TOP_K,
+                                     .flags = flags};
+    if (status == FERRUM_OK)
+        status = tables.moe_fused.expert_ffn_forward(ctx, ffn, &args, err);
+    args.tokens = TOKENS;
     if (status == FERRUM_OK)
         status = tables.moe_fused.expert_ffn_forward(ctx, ffn, &args, err);
     if (ffn)
@@ -198,6 +267,30 @@ START_TEST(every_op_fails_once)
 }
 END_TEST
 
+/* Every op fails at every one of its calls: few tokens, many, GPTQ; adding to the output or not. */
+START_TEST(every_call_of_an_op_fails_once)
+{
+    ferrum_error_t err = FERRUM_ERROR_INIT;
+    ferrum_tables_t whole = tables;
+    gemm_tokens = _i == 1 ? 1 : 32;
+    flags = _i == 2 ? 0 : FERRUM_FFN_ACCUMULATE;
+    for (op_fails = 0;; op_fails++) {
+        op_calls = 0;
+        let_ops_fail(&tables);
+        ferrum_status_t status = run_layer(_i == 2, NULL, &err);
+        tables = whole;
+        if (op_calls <= op_fails) {
+            ck_assert_msg(status == FERRUM_OK, "%s", err.message);
+            break;
+        }
+        ck_assert_int_eq(status, FERRUM_DEVICE_ERROR);
+        ck_assert_str_eq(err.message, "an op failed");
+    }
+    printf("%ld calls of ops failed once\n", op_fails);
+    ck_assert_int_gt(op_fails, 30);
+}
+END_TEST
+
 int main(void)
 {
     ferrum_test_path_t path;
@@ -211,6 +304,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_loop_test(tests, every_call_fails_once, 0, 2);
     tcase_add_loop_test(tests, every_op_fails_once, 0, 2);
+    tcase_add_loop_test(tests, every_call_of_an_op_fails_once, 0, 3);
     suite_add_tcase(suite, tests);
     return expect_run(suite);
 }

@@ -211,6 +211,11 @@ START_TEST(host_window_moves)
                  "was built with ABI 1.0 and needs 1.0 or later; this libferrum has 1.4 and takes "
                  "1.2 or later: update the plugin");
     ferrum_loader_free(loader);
+    loader = fixture_loader(NULL, "contradictory");
+    loader->abi_minor = 5;
+    EXPECT_FAILS(ferrum_loader_open(loader, fixture, &module, &err), FERRUM_BAD_PLUGIN,
+                 "needs ABI minor 1 but was built with 0");
+    ferrum_loader_free(loader);
     loader = fixture_loader(NULL, "needs-newer");
     loader->abi_minor = 5;
     EXPECT_OK(ferrum_loader_open(loader, fixture, &module, &err));
