@@ -8,9 +8,9 @@
  *
  * The main loop is the one with the most products: of matrices, of packed bytes, of floats,
  * whatever comes first in this list and occurs at all; of loops with as many, the shortest. "least"
- * and "most" are the shortest and the longest way around it that meet all its matrix instructions
- * and as many copies from memory as any way does: how often a group ends decides where between them
- * the mean lies. Loops inside it count once.
+ * and "most" are the shortest and the longest of the ways around it that meet the most matrix
+ * instructions, then the most copies from memory, then the most steps of decoding: how often a
+ * group ends decides where between them the mean lies. Loops inside it count once.
  *
  * Usage: cuda_mix FATBIN [kernel]   (with the name of a kernel: every operation of it instead)
  */
@@ -26,6 +26,8 @@ enum {
     FATBIN_ELF = 2, /* kind of an entry */
     ARCH = 90,
     CODE_BYTES = 16,
+    F16X2_FMA = 0x031, /* what makes numbers of codes */
+    BF16X2_FMA = 0x035,
     OPERATIONS = 512,
     MOST_CODE = 1 << 20 /* instructions of a kernel */
 };
@@ -105,8 +107,11 @@ typedef struct kernel {
     int64_t length;
 } kernel_t;
 
+/* Instructions from which `last` can be reached without another pass through `first`. */
 typedef struct loop {
-    int64_t first, last; /* last: the branch back to first */
+    int64_t first, last; /* last jumps to first */
+    bool *has;           /* [length of the kernel] */
+    int64_t length;
 } loop_t;
 
 static void die(const char *what)
@@ -140,87 +145,156 @@ static instruction_t decode(const unsigned char *at, int64_t index)
     return in;
 }
 
-static int64_t count(const kernel_t *kernel, loop_t loop, operation_class_t kind)
+/* Where control can go from an instruction: one or two places, or none. */
+static int successors(const kernel_t *kernel, int64_t at, int64_t out[2])
 {
-    int64_t found = 0;
-    for (int64_t i = loop.first; i <= loop.last; i++)
-        found += kernel->code[i].kind == kind;
+    const instruction_t *in = &kernel->code[at];
+    int found = 0;
+    if (in->flow != JUMP && in->flow != LEAVE && at + 1 < kernel->length)
+        out[found++] = at + 1;
+    if (in->flow != NEXT && in->flow != LEAVE && in->target >= 0 && in->target < kernel->length)
+        out[found++] = in->target;
     return found;
 }
 
-static loop_t find_loop(const kernel_t *kernel)
+static int64_t count(const kernel_t *kernel, const loop_t *loop, operation_class_t kind)
 {
-    static const operation_class_t product[] = {HGMMA, HMMA, IMMA, IDP, FFMA, LDG, OTHER};
-    loop_t best = {0, kernel->length - 1};
+    int64_t found = 0;
+    for (int64_t i = 0; i < kernel->length; i++)
+        found += (loop == NULL || loop->has[i]) && kernel->code[i].kind == kind;
+    return found;
+}
 
-    for (size_t p = 0; p < sizeof product / sizeof *product; p++) {
-        int64_t most = 0;
-        for (int64_t i = 0; i < kernel->length; i++) {
-            loop_t loop = {kernel->code[i].target, i};
-            if (kernel->code[i].kind != BRANCH || loop.first < 0 || loop.first >= i)
-                continue;
-            int64_t found = count(kernel, loop, product[p]);
-            if (found > most ||
-                (found > 0 && found == most && i - loop.first < best.last - best.first)) {
-                most = found;
-                best = loop;
-            }
+/* The instructions of a loop, given its ends. Branches that lead to an instruction are found again
+ * by looking at all of them: until nothing is added, a pass over the code from its end to its
+ * start. */
+static void fill_loop(const kernel_t *kernel, loop_t *loop)
+{
+    bool added = true;
+    memset(loop->has, 0, (size_t)kernel->length);
+    loop->has[loop->last] = loop->has[loop->first] = true;
+    while (added) {
+        added = false;
+        for (int64_t i = kernel->length - 1; i >= 0; i--) {
+            int64_t to[2];
+            int ways = successors(kernel, i, to);
+            for (int w = 0; w < ways && !loop->has[i]; w++)
+                if (loop->has[to[w]] && to[w] != loop->first)
+                    added = loop->has[i] = true;
         }
-        if (most > 0)
-            return best;
     }
-    return best;
+    loop->length = 0;
+    for (int64_t i = 0; i < kernel->length; i++)
+        loop->length += loop->has[i];
 }
 
 /* Of the ways from an instruction to the branch back. */
 typedef struct way {
-    int64_t products, copies, least, most;
+    int64_t
+        work[3]; /* products (< 0: there is none), copies, steps of decoding: the more the better */
+    int64_t least, most;
 } way_t;
 
 static void prefer(way_t *best, const way_t *other)
 {
-    if (other->products < 0 || other->products < best->products ||
-        (other->products == best->products && other->copies < best->copies))
-        return;
-    if (other->products == best->products && other->copies == best->copies) {
-        best->least = other->least < best->least ? other->least : best->least;
-        best->most = other->most > best->most ? other->most : best->most;
-    } else {
+    size_t i = 0;
+
+    while (i < 3 && best->work[i] == other->work[i])
+        i++;
+    if (i < 3 && best->work[i] < other->work[i])
         *best = *other;
-    }
+    if (i < 3)
+        return;
+    best->least = other->least < best->least ? other->least : best->least;
+    best->most = other->most > best->most ? other->most : best->most;
 }
 
-static way_t ways_around(const kernel_t *kernel, loop_t loop)
+/* Depth first from the start of the loop; an instruction is done when all that follow it are.
+ * Branches back to one that is not done close a loop inside: it counts once. */
+static way_t ways_around(const kernel_t *kernel, const loop_t *loop)
 {
-    int64_t length = loop.last - loop.first + 1;
+    enum {
+        NEW,
+        OPEN,
+        DONE
+    };
+    way_t *way = calloc((size_t)kernel->length, sizeof *way);
+    unsigned char *state = calloc((size_t)kernel->length, 1);
+    int64_t *stack = calloc((size_t)kernel->length * 2 + 1, sizeof *stack), depth = 0;
     /* Loads are copies where there are no others; else they are what is rarely needed. */
     operation_class_t copy = count(kernel, loop, COPY) > 0 ? COPY : LDG;
-    way_t *way = calloc((size_t)length, sizeof *way);
-    if (way == NULL)
+    if (way == NULL || state == NULL || stack == NULL)
         die("out of memory");
-    for (int64_t i = length - 1; i >= 0; i--) {
-        const instruction_t *in = &kernel->code[loop.first + i];
-        int64_t target = in->target - loop.first;
-        way_t best = {.products = -1};
-        if (i == length - 1) {
-            best = (way_t){0};
-        } else {
-            if (in->flow != JUMP && in->flow != LEAVE)
-                best = way[i + 1];
-            if (in->flow != NEXT && in->flow != LEAVE && target > i && target < length)
-                prefer(&best, &way[target]);
+    stack[depth++] = loop->first;
+    while (depth > 0) {
+        int64_t at = stack[depth - 1], to[2];
+        int ways = successors(kernel, at, to);
+        const uint8_t kind = kernel->code[at].kind;
+        if (state[at] == NEW && at != loop->last) {
+            state[at] = OPEN;
+            for (int w = 0; w < ways; w++)
+                if (loop->has[to[w]] && state[to[w]] == NEW)
+                    stack[depth++] = to[w];
+            continue;
         }
-        if (best.products >= 0) {
-            best.products += in->kind <= IDP;
-            best.copies += in->kind == copy;
+        depth--;
+        if (state[at] == DONE)
+            continue;
+        way_t best = {.work = {at == loop->last ? 0 : -1, 0, 0}};
+        for (int w = 0; w < ways && at != loop->last; w++)
+            if (loop->has[to[w]] && state[to[w]] == DONE)
+                prefer(&best, &way[to[w]]);
+        if (best.work[0] >= 0) {
+            best.work[0] += kind <= IDP;
+            best.work[1] += kind == copy;
+            best.work[2] +=
+                kernel->code[at].code == F16X2_FMA || kernel->code[at].code == BF16X2_FMA;
             best.least++;
             best.most++;
         }
-        way[i] = best;
+        way[at] = best;
+        state[at] = DONE;
     }
-    way_t first = way[0];
+    way_t first = way[loop->first];
     free(way);
+    free(state);
+    free(stack);
     return first;
+}
+
+/* False: there is none. */
+static bool find_loop(const kernel_t *kernel, loop_t *best, way_t *out_way)
+{
+    static const operation_class_t product[] = {HGMMA, HMMA, IMMA, IDP, FFMA, LDG, OTHER};
+    loop_t loop = {.has = calloc((size_t)kernel->length, 1)};
+    int64_t most = 0;
+
+    if (loop.has == NULL)
+        die("out of memory");
+    for (size_t p = 0; p < sizeof product / sizeof *product && most == 0; p++) {
+        for (int64_t i = 0; i < kernel->length; i++) {
+            loop.first = kernel->code[i].target;
+            loop.last = i;
+            if (kernel->code[i].kind != BRANCH || loop.first < 0 || loop.first >= i)
+                continue;
+            fill_loop(kernel, &loop);
+            int64_t found = count(kernel, &loop, product[p]);
+            if (found < most || found == 0 || (found == most && loop.length >= best->length))
+                continue;
+            way_t way = ways_around(kernel, &loop);
+            if (way.work[0] < 0)
+                continue;
+            most = found;
+            best->first = loop.first;
+            best->last = loop.last;
+            *out_way = way;
+            best->length = loop.length;
+        }
+    }
+    free(loop.has);
+    if (most > 0)
+        fill_loop(kernel, best);
+    return most > 0;
 }
 
 static void print_kernel(kernel_t *kernel)
@@ -229,16 +303,17 @@ static void print_kernel(kernel_t *kernel)
     while (kernel->length > 1 && (kernel->code[kernel->length - 1].code == 0x118 ||
                                   kernel->code[kernel->length - 1].target == kernel->length - 1))
         kernel->length--;
-    loop_t loop = find_loop(kernel);
-    way_t way = ways_around(kernel, loop);
-    bool whole = loop.first == 0 && loop.last == kernel->length - 1;
+    loop_t loop = {.has = calloc((size_t)kernel->length, 1)};
+    way_t way = {0};
+    if (loop.has == NULL)
+        die("out of memory");
+    bool found = find_loop(kernel, &loop, &way);
 
-    /* Without a loop there is no way around it. */
     printf("%s\t%lld\t%lld\t%lld\t%lld", kernel->name, (long long)kernel->length,
-           whole ? 0LL : (long long)(loop.last - loop.first + 1),
-           whole ? 0LL : (long long)way.least, whole ? 0LL : (long long)way.most);
+           (long long)loop.length, (long long)way.least, (long long)way.most);
     for (int kind = 0; kind < CLASSES; kind++)
-        printf("\t%lld", (long long)count(kernel, loop, (operation_class_t)kind));
+        printf("\t%lld", (long long)count(kernel, found ? &loop : NULL, (operation_class_t)kind));
+    free(loop.has);
     putchar('\n');
 }
 
