@@ -26,8 +26,6 @@ enum {
     FATBIN_ELF = 2, /* kind of an entry */
     ARCH = 90,
     CODE_BYTES = 16,
-    F16X2_FMA = 0x031, /* what makes numbers of codes */
-    BF16X2_FMA = 0x035,
     OPERATIONS = 512,
     MOST_CODE = 1 << 20 /* instructions of a kernel */
 };
@@ -132,6 +130,9 @@ static instruction_t decode(const unsigned char *at, int64_t index)
     for (size_t i = 0; i < sizeof operations / sizeof *operations; i++)
         if (operations[i].code == in.code)
             in.kind = (uint8_t)operations[i].kind;
+    /* With zero as the first operand a half is made a float, or a constant. */
+    if (in.kind == HFMA2 && (low >> 24 & 0xff) == 0xff)
+        in.kind = in.code == 0x030 ? CONVERT : OTHER;
     if (in.code == 0x147) {
         /* In units of 4 bytes from the next one: bits 0 to 7 are at 16, the rest from 34 on. */
         uint64_t offset = (low >> 16 & 0xff) | low >> 34 << 8 | (high & 0x3ffff) << 38;
@@ -191,7 +192,7 @@ static void fill_loop(const kernel_t *kernel, loop_t *loop)
 /* Of the ways from an instruction to the branch back. */
 typedef struct way {
     int64_t
-        work[3]; /* products (< 0: there is none), copies, steps of decoding: the more the better */
+        work[3]; /* products (< 0: there is none), copies, HFMA2 (decoding): the more the better */
     int64_t least, most;
 } way_t;
 
@@ -247,8 +248,7 @@ static way_t ways_around(const kernel_t *kernel, const loop_t *loop)
         if (best.work[0] >= 0) {
             best.work[0] += kind <= IDP;
             best.work[1] += kind == copy;
-            best.work[2] +=
-                kernel->code[at].code == F16X2_FMA || kernel->code[at].code == BF16X2_FMA;
+            best.work[2] += kind == HFMA2;
             best.least++;
             best.most++;
         }
