@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Packed products with AVX-VNNI: packed_template.h over vpdpbusd and vpdpwssd on 256-bit registers.
- * Few tokens are few chains of dependent instructions; two per token and part then hide latency.
+ * Chains of dependent instructions end with a group, so that those of the next one can begin; few
+ * tokens are few chains, and have two per token and part.
  */
 #include "kernels/x86/lanes_avx2.h"
 #include "kernels/x86/packed_avx2.h"
@@ -31,11 +32,11 @@ INLINE void tile_bytes(const uint8_t *codes, const int8_t *const x[TILE], int fi
 INLINE void tile_words(const int16_t *words, const int16_t *const x[TILE], int tokens,
                        ints_t sums[TILE][PARTS])
 {
-    ints_t second[TILE][PARTS];
-    UNROLL for (int t = 0; t < tokens; t++) EACH_PART(p) second[t][p] = ints_zero();
+    ints_t group[TILE][PARTS], second[TILE][PARTS];
+    UNROLL for (int t = 0; t < tokens; t++) EACH_PART(p) group[t][p] = second[t][p] = ints_zero();
     UNROLL for (int pair = 0; pair < GROUP / 2; pair++)
     {
-        ints_t(*const to)[PARTS] = tokens < TILE && pair % 2 ? second : sums;
+        ints_t(*const to)[PARTS] = tokens < TILE && pair % 2 ? second : group;
         UNROLL for (int t = 0; t < tokens; t++)
         {
             const __m256i word = word_at(x[t] + 2 * pair);
@@ -47,9 +48,12 @@ INLINE void tile_words(const int16_t *words, const int16_t *const x[TILE], int t
             }
         }
     }
-    if (tokens < TILE)
-        UNROLL for (int t = 0; t < tokens; t++) EACH_PART(p) sums[t][p] =
-            _mm256_add_epi32(sums[t][p], second[t][p]);
+    UNROLL for (int t = 0; t < tokens; t++) EACH_PART(p)
+    {
+        if (tokens < TILE)
+            group[t][p] = _mm256_add_epi32(group[t][p], second[t][p]);
+        sums[t][p] = _mm256_add_epi32(sums[t][p], group[t][p]);
+    }
 }
 
 #define PACKED_PRODUCT ferrum_packed_product_avxvnni
