@@ -19,6 +19,9 @@ static const ferrum_option_info_t table[] = {
     {"FERRUM_CUDA_GEMM", FERRUM_OPTION_TEXT, "own",
      "Dense products on CUDA: own (a row's bits never depend on the batch), auto, cublaslt or a "
      "path"},
+    {"FERRUM_CUDA_WGMMA", FERRUM_OPTION_ON_IF_1, "0",
+     "Expert products of many rows by Hopper's warpgroup instructions; a row's bits may depend "
+     "on its batch then"},
     {"FERRUM_DISABLE_UNLOAD", FERRUM_OPTION_ON_IF_1, "0",
      "Keep plugins mapped after their last use (for sanitizers and profilers)"},
     {"FERRUM_KV_CAPACITY", FERRUM_OPTION_UINT, "512",

@@ -10,7 +10,8 @@
 
 enum {
     CACHE_LINE = 64,
-    LEAST_CAPABILITY = 80
+    LEAST_CAPABILITY = 80,
+    WGMMA_CAPABILITY = 90
 };
 
 void *ferrum_cuda_host_alloc(const ferrum_host_t *host, uint64_t bytes, const char *what,
@@ -123,12 +124,32 @@ static ferrum_status_t find_device(ferrum_device_t *device, ferrum_error_t *err)
     return FERRUM_OK;
 }
 
+/** Whether FERRUM_CUDA_WGMMA asks for the warpgroup kernels, which only one generation has. */
+static ferrum_status_t choose_wgmma(ferrum_device_t *device, ferrum_error_t *err)
+{
+    const ferrum_host_t *host = device->host;
+    const char *text = host->option ? host->option(host->self, "FERRUM_CUDA_WGMMA") : NULL;
+
+    if (!text || strcmp(text, "1") != 0)
+        return FERRUM_OK;
+    if (device->capability != WGMMA_CAPABILITY)
+        return ferrum_fail(
+            err, FERRUM_UNSUPPORTED, FERRUM_REASON_OTHER,
+            "FERRUM_CUDA_WGMMA is 1, but CUDA device %u has compute capability %d.%d "
+            "and these kernels are for %d.%d: unset it",
+            device->ordinal, device->capability / 10, device->capability % 10,
+            WGMMA_CAPABILITY / 10, WGMMA_CAPABILITY % 10);
+    device->wgmma = true;
+    return FERRUM_OK;
+}
+
 /** Load the module and look up every kernel; the primary context is current. */
 static ferrum_status_t load_kernels(ferrum_device_t *device, ferrum_error_t *err)
 {
     enum {
         ANY,
-        ACT
+        ACT,
+        ACT_SM90A
     };
 #define KERNEL(file, name, kind) {#name, kind},
     static const struct {
@@ -149,9 +170,11 @@ static ferrum_status_t load_kernels(ferrum_device_t *device, ferrum_error_t *err
     FERRUM_TRY(ferrum_cuda_result_check(loaded, "cuModuleLoadData", err));
     for (size_t i = 0; i < FERRUM_CUDA_KERNEL_COUNT; i++) {
         char name[64];
+        if (kernels[i].kind == ACT_SM90A && device->capability != WGMMA_CAPABILITY)
+            continue;
         (void)snprintf(name, sizeof name, "ferrum_%s%s%s", kernels[i].name,
-                       kernels[i].kind == ACT ? "_" : "",
-                       kernels[i].kind == ACT ? ferrum_dtype_name(device->act) : "");
+                       kernels[i].kind == ANY ? "" : "_",
+                       kernels[i].kind == ANY ? "" : ferrum_dtype_name(device->act));
         const CUresult result =
             driver->cuModuleGetFunction(&device->functions[i], device->module, name);
         if (result != CUDA_SUCCESS)
@@ -182,6 +205,7 @@ static ferrum_status_t load(ferrum_device_t *device, ferrum_error_t *err)
 {
     FERRUM_TRY(ferrum_cuda_driver_open(device->host, &device->driver, err));
     FERRUM_TRY(find_device(device, err));
+    FERRUM_TRY(choose_wgmma(device, err));
     FERRUM_TRY(ferrum_cuda_result_check(
         device->driver.cuDevicePrimaryCtxRetain(&device->primary, device->id),
         "cuDevicePrimaryCtxRetain", err));
@@ -253,8 +277,8 @@ ferrum_status_t ferrum_cuda_device_info(const ferrum_device_t *device,
     }
     (void)driver->cuDeviceGetName(info.name, sizeof info.name - 1, device->id);
     ferrum_cuda_cublaslt_describe(device, products, sizeof products);
-    (void)snprintf(info.detail, sizeof info.detail, "sm_%d, %d SMs, %s", device->capability,
-                   device->processors, products);
+    (void)snprintf(info.detail, sizeof info.detail, "sm_%d, %d SMs, %s%s", device->capability,
+                   device->processors, products, device->wgmma ? ", wgmma" : "");
     info.ordinal = device->ordinal;
     info.activation_dtype = device->act;
     info.memory_total_bytes = total_bytes;

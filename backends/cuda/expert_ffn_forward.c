@@ -16,6 +16,7 @@ typedef struct forward {
     const ferrum_expert_ffn_args_t *args;
     uint32_t pairs;
     uint32_t tile_rows; /**< 1: no plan */
+    bool wgmma;         /**< the tiles are for the warpgroup kernels */
     uint32_t blocks;
     bool planned; /**< with the routing */
     ferrum_cuda_plan_problem_t problem;
@@ -49,6 +50,7 @@ static ferrum_cuda_plan_problem_t problem_of(const ferrum_device_t *device,
 {
     return (ferrum_cuda_plan_problem_t){.tiles = {.family = ferrum_cuda_tile_family(&ffn->gate.gpu),
                                                   .capability = (uint32_t)device->capability,
+                                                  .wgmma = device->wgmma,
                                                   .outputs = ffn->intermediate,
                                                   .experts = ffn->local_experts,
                                                   .pairs = pairs},
@@ -69,7 +71,9 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, forward_t *forward, ferrum
     FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_DOWN,
                                    ferrum_size_mul3(pairs, ffn->hidden, sizeof(float)),
                                    &forward->slots, err));
-    forward->tile_rows = ferrum_cuda_choose_tile(&forward->problem.tiles)->rows;
+    const ferrum_cuda_tile_t *tile = ferrum_cuda_choose_tile(&forward->problem.tiles);
+    forward->tile_rows = tile->rows;
+    forward->wgmma = tile->wgmma;
     if (forward->tile_rows == 1)
         return FERRUM_OK;
     forward->blocks = (uint32_t)((experts < pairs ? experts : pairs) + pairs / forward->tile_rows);
@@ -84,10 +88,12 @@ static ferrum_status_t run_plan(ferrum_context_t *ctx, forward_t *forward, ferru
     return ferrum_cuda_plan(ctx, &forward->plan, err);
 }
 
-/** Blocks of 16 and 64 rows are made for tiled weights; the other kernels cut them. */
+/** Blocks of 16, 64 and 128 rows are made for tiled weights; the other kernels cut them. */
 static uint32_t tiles_per_block(const ferrum_gpu_weights_t *weights, uint32_t block_rows)
 {
-    return !ferrum_cuda_w4_tiled(weights) && (block_rows == 16 || block_rows == 64) ? 2 : 1;
+    const uint32_t rows = block_rows == 16 ? 8 : block_rows > 32 ? 32 : block_rows;
+
+    return ferrum_cuda_w4_tiled(weights) ? 1 : block_rows / rows;
 }
 
 /** One product over all pairs; the caller sets weights, x, out, top_k and outer. */
@@ -107,6 +113,8 @@ static ferrum_status_t run_product(ferrum_context_t *ctx, const forward_t *forwa
     product->first_expert = forward->ffn->first_expert;
     product->block_size = forward->tile_rows;
     product->ids_count = forward->plan.sorted_max;
+    if (forward->wgmma && ferrum_cuda_w4_tiled(&product->w))
+        return ferrum_cuda_product_wgmma(ctx, product, forward->tile_rows, forward->blocks, err);
     return ferrum_cuda_product(ctx, product, forward->tile_rows / parts,
                                planned ? (uint64_t)forward->blocks * parts : forward->pairs, 1,
                                err);

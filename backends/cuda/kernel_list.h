@@ -4,14 +4,14 @@
  * @brief The one list of what the embedded image has.
  *
  * All files of kernels/cuda together are one module, compiled to one fatbin that image.c embeds and
- * device_open loads. A kernel X(file, name, ACT or ANY) is looked up once per device: an ACT kernel
+ * device_open loads. A kernel X(file, name, kind) is looked up once per device: an ACT kernel
  * exists twice, as ferrum_<name>_f16 and ferrum_<name>_bf16, and a device uses the one of its
- * activation dtype.
+ * activation dtype. ACT_SM90A: so, but only in the code for compute capability 9.0.
  */
 #ifndef FERRUM_CUDA_KERNEL_LIST_H
 #define FERRUM_CUDA_KERNEL_LIST_H
 
-/** X(file, name, ACT or ANY) */
+/** X(file, name, ACT, ACT_SM90A or ANY) */
 #define FERRUM_CUDA_KERNELS(X)                                                                     \
     X(attention, attention, ACT)                                                                   \
     X(attention_decode, attention_decode_64, ACT)                                                  \
@@ -43,6 +43,10 @@
     X(w4, w4_gate_up_32, ACT)                                                                      \
     X(w4, w4_64, ACT)                                                                              \
     X(w4, w4_gate_up_64, ACT)                                                                      \
+    X(w4_wgmma, w4_wgmma_64, ACT_SM90A)                                                            \
+    X(w4_wgmma, w4_wgmma_gate_up_64, ACT_SM90A)                                                    \
+    X(w4_wgmma, w4_wgmma_128, ACT_SM90A)                                                           \
+    X(w4_wgmma, w4_wgmma_gate_up_128, ACT_SM90A)                                                   \
     X(route, route, ACT)                                                                           \
     X(route, route_plan, ACT)                                                                      \
     X(plan, plan, ANY)                                                                             \

@@ -30,7 +30,7 @@ kernels/cuda/image.cu: kernels/cuda/local.mk $(cuda_kernel_sources)
 
 # The log has what ptxas says about each kernel; tests/checks/cuda-kernels.sh reads it.
 $(cuda_image): kernels/cuda/image.cu $(cuda_kernel_sources) $(cuda_kernel_headers) \
-		kernels/cuda/device.cuh kernels/cuda/device_ptx.cuh
+		kernels/cuda/device.cuh kernels/cuda/device_ptx.cuh kernels/cuda/device_ptx_sm90.cuh
 	$(AM_V_GEN)$(NVCC) $(NVCCFLAGS) $(cuda_code) -I$(top_srcdir) -Xptxas -v -fatbin -o $@-t \
 		kernels/cuda/image.cu 2>$@.log || { cat $@.log >&2; exit 1; }; \
 	grep -v '^ptxas info\|bytes stack frame' $@.log >&2; mv $@-t $@

@@ -33,6 +33,7 @@ struct ferrum_device {
     int capability;     /**< 10*major + minor */
     int processors;     /**< multiprocessors */
     int shared_bytes;   /**< most dynamic shared memory of a block */
+    bool wgmma;         /**< FERRUM_CUDA_WGMMA: products of many rows by warpgroup kernels */
     CUmodule module;    /**< all kernels */
     CUfunction functions[FERRUM_CUDA_KERNEL_COUNT];
     ferrum_cublaslt_t *cublaslt; /**< NULL: dense products are our own */

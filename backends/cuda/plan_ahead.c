@@ -101,8 +101,8 @@ static bool same_problem(const ferrum_cuda_plan_problem_t *a, const ferrum_cuda_
 {
     return a->num_experts == b->num_experts && a->first_expert == b->first_expert &&
            a->tiles.family == b->tiles.family && a->tiles.capability == b->tiles.capability &&
-           a->tiles.outputs == b->tiles.outputs && a->tiles.experts == b->tiles.experts &&
-           a->tiles.pairs == b->tiles.pairs;
+           a->tiles.wgmma == b->tiles.wgmma && a->tiles.outputs == b->tiles.outputs &&
+           a->tiles.experts == b->tiles.experts && a->tiles.pairs == b->tiles.pairs;
 }
 
 ferrum_status_t ferrum_cuda_want_plan(ferrum_context_t *ctx,

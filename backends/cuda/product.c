@@ -83,6 +83,28 @@ static ferrum_status_t product_w4(ferrum_context_t *ctx, const ferrum_product_ar
     return ferrum_cuda_launch(ctx, up ? kernels[i].gate_up : kernels[i].product, grid, args, err);
 }
 
+ferrum_status_t ferrum_cuda_product_wgmma(ferrum_context_t *ctx, const ferrum_product_args_t *args,
+                                          uint32_t tile_rows, uint64_t tiles, ferrum_error_t *err)
+{
+    enum {
+        WGMMA_THREADS = 384,
+        WGMMA_OUTPUTS = 128 /* per block, of one matrix or two */
+    };
+    static const ferrum_cuda_kernel_t kernels[2][2] = {
+        {FERRUM_CUDA_KERNEL_w4_wgmma_64, FERRUM_CUDA_KERNEL_w4_wgmma_gate_up_64},
+        {FERRUM_CUDA_KERNEL_w4_wgmma_128, FERRUM_CUDA_KERNEL_w4_wgmma_gate_up_128}};
+    const bool up = args->up.data != 0;
+    const ferrum_cuda_grid_t grid = {
+        .x = tiles,
+        .y = 1,
+        .z = ferrum_cuda_ceil(args->w.n, up ? WGMMA_OUTPUTS / 2 : WGMMA_OUTPUTS),
+        .threads = WGMMA_THREADS,
+        .shared_bytes = FERRUM_W4_WGMMA_SHARED_BYTES(tile_rows),
+    };
+
+    return ferrum_cuda_launch(ctx, kernels[tile_rows == 128][up], grid, args, err);
+}
+
 ferrum_status_t ferrum_cuda_product(ferrum_context_t *ctx, const ferrum_product_args_t *args,
                                     uint32_t tile_rows, uint64_t tiles, uint32_t lists,
                                     ferrum_error_t *err)

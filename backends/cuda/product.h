@@ -19,6 +19,11 @@ ferrum_status_t ferrum_cuda_product(ferrum_context_t *ctx, const ferrum_product_
                                     uint32_t tile_rows, uint64_t tiles, uint32_t lists,
                                     ferrum_error_t *err);
 
+/** The same by the warpgroup kernels, for tiled 4-bit weights and tiles of 64 or 128 rows: on
+ * devices with `wgmma` set. */
+ferrum_status_t ferrum_cuda_product_wgmma(ferrum_context_t *ctx, const ferrum_product_args_t *args,
+                                          uint32_t tile_rows, uint64_t tiles, ferrum_error_t *err);
+
 /** The same for weights in the tiles of a block format, of which there are of 1, 8 and 32 rows. */
 ferrum_status_t ferrum_cuda_product_gguf(ferrum_context_t *ctx, const ferrum_product_args_t *args,
                                          uint32_t tile_rows, uint64_t tiles, uint32_t lists,

@@ -10,6 +10,7 @@
 #ifndef FERRUM_CUDA_TILE_CHOICE_H
 #define FERRUM_CUDA_TILE_CHOICE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /** Kinds of weights that have kernels of their own. */
@@ -26,12 +27,14 @@ typedef struct ferrum_cuda_tile_problem {
     uint32_t outputs;    /**< n of one matrix */
     uint32_t experts;
     uint64_t pairs; /**< of all experts together */
+    bool wgmma;     /**< the warpgroup kernels may be chosen */
 } ferrum_cuda_tile_problem_t;
 
 /** A row of the table: where it applies, then what is chosen. The first that applies wins. */
 typedef struct ferrum_cuda_tile {
     ferrum_cuda_tile_family_t family;
     uint32_t least_capability;
+    bool wgmma;             /**< by the warpgroup kernels, whose sums may be others */
     uint32_t most_pairs;    /**< 0: any number */
     uint32_t most_density;  /**< pairs per 16 experts, at most; 0: any */
     uint32_t least_density; /**< and at least */

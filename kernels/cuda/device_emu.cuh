@@ -69,6 +69,7 @@ struct registration {
         kernel.param_count = sizeof...(A);
         kernel.max_threads = threads;
         kernel.capability = capability;
+        kernel.runs = 0;
         kernel.next = nullptr;
         ferrum_emu_register(&kernel);
     }

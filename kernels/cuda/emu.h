@@ -26,6 +26,7 @@ typedef struct ferrum_emu_kernel {
     size_t param_count;
     uint32_t max_threads; /**< launch bound */
     uint32_t capability;  /**< of the only devices that have it; 0: all */
+    uint64_t runs;        /**< since the emulator was reset */
     struct ferrum_emu_kernel *next;
 } ferrum_emu_kernel_t;
 

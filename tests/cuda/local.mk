@@ -21,14 +21,15 @@ cuda_tests = \
 	tests/cuda/test_ops \
 	tests/cuda/test_tokens \
 	tests/cuda/test_w4 \
-	tests/cuda/test_wgmma
+	tests/cuda/test_wgmma \
+	tests/cuda/test_wgmma_ffn
 check_PROGRAMS += $(cuda_tests)
 TESTS += $(cuda_tests)
-THREADED_NEEDS += tests/cuda/test_attention tests/cuda/test_moe tests/cuda/test_routed
+THREADED_NEEDS += tests/cuda/test_attention tests/cuda/test_moe tests/cuda/test_routed tests/cuda/test_wgmma
 
 # The same with more schedules than there is time for in every build.
 check-cuda-long: all tests/cuda/test_attention tests/cuda/test_moe tests/cuda/test_routed \
-		tests/cuda_emu/libcuda-emu.la
+		tests/cuda/test_wgmma tests/cuda_emu/libcuda-emu.la
 	$(AM_TESTS_ENVIRONMENT) FERRUM_TEST_CUDA_SEEDS="$$(seq -s " " 9 100)" \
 		$(SHELL) '$(srcdir)/tests/cuda/races.sh'
 long_checks += check-cuda-long
@@ -107,6 +108,10 @@ tests_cuda_test_w4_LDADD = $(CHECK_LIBS) -lm
 tests_cuda_test_wgmma_CPPFLAGS = $(cuda_tests_cppflags)
 tests_cuda_test_wgmma_SOURCES = tests/cuda/test_wgmma.c $(cuda_w4_cases)
 tests_cuda_test_wgmma_LDADD = $(CHECK_LIBS) -lm
+tests_cuda_test_wgmma_ffn_CPPFLAGS = $(cuda_tests_cppflags)
+tests_cuda_test_wgmma_ffn_SOURCES = \
+	tests/cuda/test_wgmma_ffn.c tests/cuda/layers.c tests/cuda/layers.h $(cuda_tests_fixture)
+tests_cuda_test_wgmma_ffn_LDADD = $(cuda_tests_ldadd) -lm
 endif
 endif
 endif

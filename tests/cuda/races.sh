@@ -12,12 +12,10 @@ export CK_RUN_CASE
 run() # options of the emulated driver
 {
     echo "+ $*"
-    # shellcheck disable=SC2048 # a list of assignments
-    env $* "$tests/test_moe" || exit 1
-    # shellcheck disable=SC2048
-    env $* "$tests/test_routed" || exit 1
-    # shellcheck disable=SC2048
-    env $* "$tests/test_attention" || exit 1
+    for test in test_moe test_routed test_attention test_wgmma; do
+        # shellcheck disable=SC2048 # a list of assignments
+        env $* "$tests/$test" || exit 1
+    done
 }
 
 run FERRUM_TEST_CUDA_EMU_COPIES=eager

@@ -70,6 +70,7 @@ void ferrum_emu_reset(void)
     emu_objects_free();
     memset(calls, 0, sizeof calls);
     emu_kernels_run = 0;
+    emu_kernels_reset();
     emu_report_clear();
     emu_options_load();
     emu_initialised = false;
@@ -84,6 +85,8 @@ uint64_t ferrum_emu_count(const char *what)
     pthread_mutex_lock(&mutex);
     if (strcmp(what, "kernels") == 0)
         count = emu_kernels_run;
+    else if (emu_kernel_find(what) != NULL)
+        count = emu_kernel_find(what)->runs;
     for (int i = 0; i < EMU_CALLS; i++) {
         if (strcmp(what, symbols[i]) == 0)
             count = calls[i];

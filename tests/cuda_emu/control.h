@@ -25,8 +25,9 @@ FERRUM_EMU_CONTROL int ferrum_emu_set(const char *name, const char *value);
 /** What the emulator last complained about, or "". */
 FERRUM_EMU_CONTROL const char *ferrum_emu_fault(void);
 /**
- * Calls of a driver function so far (by exported name), or one of "kernels" (that ran, from graphs
- * too), "memory" (bytes in use), "streams", "events", "graphs" (live, with executable ones).
+ * Calls of a driver function so far (by exported name), runs of a kernel by its name, or one of
+ * "kernels" (that ran, from graphs too), "memory" (bytes in use), "streams", "events", "graphs"
+ * (live, with executable ones).
  */
 FERRUM_EMU_CONTROL uint64_t ferrum_emu_count(const char *what);
 

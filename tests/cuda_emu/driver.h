@@ -128,7 +128,7 @@ struct CUgraphExec_st {
 };
 
 struct CUfunc_st {
-    const ferrum_emu_kernel_t *kernel;
+    ferrum_emu_kernel_t *kernel;
     int max_dynamic_bytes;
     CUfunction next;
 };

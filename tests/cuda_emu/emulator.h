@@ -128,6 +128,7 @@ bool emu_host_pinned(const void *pointer, size_t bytes);
 #define EMU_NAMED_BARRIERS 16u
 #define EMU_MBARRIERS 64u
 #define EMU_WGMMAS 16u
+#define EMU_BULKS 256u
 
 typedef enum emu_thread_state {
     EMU_IDLE,
@@ -208,8 +209,8 @@ typedef struct emu_block {
     uint32_t *unfenced; /**< and who copied there, with how many fences made; 0: nobody */
     emu_mbarrier_t mbarriers[EMU_MBARRIERS];
     uint32_t mbarrier_count;
-    emu_bulk_t *bulks;
-    uint32_t bulk_count, bulk_capacity;
+    emu_bulk_t bulks[EMU_BULKS];
+    uint32_t bulk_count;
     emu_meeting_t warpgroups[EMU_MAX_THREADS / 128];
     bool wgmma_now[EMU_MAX_THREADS / 128]; /**< the last one issued runs at once */
     uint32_t runs;
@@ -217,7 +218,7 @@ typedef struct emu_block {
 } emu_block_t;
 
 typedef struct emu_launch {
-    const ferrum_emu_kernel_t *kernel;
+    ferrum_emu_kernel_t *kernel;
     uint32_t grid[3], block[3];
     uint32_t shared_bytes;
     void *const *params;
@@ -264,6 +265,8 @@ void emu_wgmma_compute(emu_thread_t *group);
 
 /* ---- kernels.c ---- */
 
-const ferrum_emu_kernel_t *emu_kernel_find(const char *name);
+ferrum_emu_kernel_t *emu_kernel_find(const char *name);
+/** No kernel has run. */
+void emu_kernels_reset(void);
 
 #endif

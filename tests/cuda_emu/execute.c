@@ -130,6 +130,7 @@ CUresult emu_execute(CUcontext context, emu_op_t *op, bool replay)
     switch (op->kind) {
     case EMU_OP_KERNEL:
         emu_kernels_run++;
+        op->launch.kernel->runs++;
         op->launch.params = op->params;
         op->launch.device = context->device;
         return emu_launch_run(&op->launch);

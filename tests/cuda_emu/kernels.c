@@ -15,13 +15,19 @@ void ferrum_emu_register(ferrum_emu_kernel_t *kernel)
     kernels = kernel;
 }
 
-const ferrum_emu_kernel_t *emu_kernel_find(const char *name)
+ferrum_emu_kernel_t *emu_kernel_find(const char *name)
 {
-    for (const ferrum_emu_kernel_t *k = kernels; k != NULL; k = k->next) {
+    for (ferrum_emu_kernel_t *k = kernels; k != NULL; k = k->next) {
         if (strcmp(k->name, name) == 0)
             return k;
     }
     return NULL;
+}
+
+void emu_kernels_reset(void)
+{
+    for (ferrum_emu_kernel_t *k = kernels; k != NULL; k = k->next)
+        k->runs = 0;
 }
 
 /* A fat binary, bare or wrapped, an ELF file, PTX, or the tag of a build for the emulator only. */
@@ -111,7 +117,7 @@ CUresult cuModuleUnload(CUmodule module)
 
 CUresult cuModuleGetFunction(CUfunction *out_function, CUmodule module, const char *name)
 {
-    const ferrum_emu_kernel_t *kernel;
+    ferrum_emu_kernel_t *kernel;
     CUfunction function;
 
     EMU_ENTER(cuModuleGetFunction);

@@ -5,8 +5,6 @@
  */
 #include "tests/cuda_emu/emulator.h"
 
-#include <stdlib.h>
-
 /* ---- barriers in shared memory ---- */
 
 EMU_HIDDEN static uint32_t offset_of(const emu_block_t *block, const void *shared)
@@ -178,12 +176,8 @@ EMU_HIDDEN int ferrum_emu_bulk_issue(const ferrum_emu_bulk_t *copy, const char *
     if (barrier->fences == barrier->initialiser->async_fences)
         emu_fault("bulk_copy at %s:%d: no fence_async followed the initialisation of its barrier",
                   file, line);
-    if (block->bulk_count == block->bulk_capacity) {
-        block->bulk_capacity = block->bulk_capacity * 2 + 16;
-        block->bulks = realloc(block->bulks, block->bulk_capacity * sizeof *block->bulks);
-        if (block->bulks == NULL)
-            abort();
-    }
+    if (block->bulk_count == EMU_BULKS)
+        emu_fault("bulk_copy at %s:%d: %u of them are under way", file, line, EMU_BULKS);
     if (emu_options.copies == EMU_COPIES_RANDOM)
         now = emu_random(2) == 0;
     block->bulks[block->bulk_count++] = (emu_bulk_t){*copy, barrier, now};
