@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # What the compiler makes of the CUDA kernels, beside a committed table.
-EXTRA_DIST += tests/checks/cuda-evidence.tsv
+EXTRA_DIST += tests/checks/cuda-evidence.tsv tests/checks/cuda-prediction.sh
 if FERRUM_CUDA
 if !FERRUM_SANITIZED
 check_PROGRAMS += tests/checks/cuda_mix

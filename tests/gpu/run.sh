@@ -36,6 +36,7 @@ if [ -n "$emulator" ]; then
     shape='--hidden 256 --intermediate 256 --experts 2 --top-k 1 --layers 1 --calls 1'
     counts=1,3
     formats_counts=$counts
+    wgmma_counts=$counts
     formats=q6_k
     seconds=0.01
     repeat=3
@@ -47,6 +48,7 @@ else
     tokens=16
     shape='--layers 8' # of Qwen3-30B-A3B, far more than the caches hold
     counts=1,2,4,8,16,32,64,128,512,4096
+    wgmma_counts=512,1024,4096
     formats_counts=1,8,32,128,512,4096
     formats='q5_k q6_k q8_0 q4_0 iq4_xs mxfp4'
     seconds=0.4
@@ -153,6 +155,43 @@ bench()
     "$ferrum" bench moe -b cuda --format "$1" $shape --tokens "$2" --seconds "$3" --repeat $repeat -o json
 }
 
+# The kernels of sm_90a for many rows, where there is such a device.
+bench_wgmma()
+{
+    export FERRUM_CUDA_WGMMA=1
+    bench "$@" && return
+    grep -q 'FERRUM_CUDA_WGMMA is 1, but' "$out/bench-gptq4-wgmma.err" && return 77
+    return 1
+}
+
+# How the benchmark stands to the goals for an H200; other devices have none.
+goals()
+{
+    awk '
+        function field(name)
+        {
+            if (!match($0, "\"" name "\":[0-9.e+-]*"))
+                return 0
+            return substr($0, RSTART + length(name) + 3, RLENGTH - length(name) - 3) + 0
+        }
+        function judge(what, value, good)
+        {
+            printf "%s%d tokens: %s is %.3g, %s", n++ ? "\n" : "", field("tokens"), what, value,
+                good ? "met" : "MISSED"
+        }
+        { tokens = field("tokens"); limit = field("times_limit"); read = field("bandwidth_fraction") }
+        tokens == 1 { judge("time by floor (at most 2.5)", limit, limit <= 2.5) }
+        tokens == 8 { judge("bandwidth (at least 0.70)", read, read >= 0.7) }
+        tokens >= 32 && tokens <= 128 { judge("bandwidth (at least 0.80)", read, read >= 0.8) }
+        tokens == 512 { judge("time by floor (at most 1.6)", limit, limit <= 1.6) }
+        tokens == 4096 {
+            part = field("matrix_fraction")
+            judge("matrix rate of mma.sync (at least 0.45)", part, part >= 0.45)
+        }
+        tokens { error = field("rel_error"); judge("error (at most 2e-3)", error, error <= 2e-3) }
+        END { print "" }' "$out/bench-gptq4.json"
+}
+
 # Ours and its peers in turns.
 beside()
 {
@@ -191,6 +230,8 @@ fi
         for format in gptq4 q4_k; do
             step 120 mandatory bench-$format bench-$format.json bench $format $counts $seconds
         done
+        step 60 optional bench-gptq4-wgmma bench-gptq4-wgmma.json bench_wgmma gptq4 $wgmma_counts $seconds
+        step 10 optional goals goals.txt goals
         step 160 optional peers peers.json beside
         for format in $formats; do
             step 30 optional bench-$format bench-$format.json bench $format $formats_counts 0.05
