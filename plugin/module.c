@@ -94,6 +94,9 @@ static ferrum_status_t copy_facts(ferrum_module_t *module, const char *path, fer
     FERRUM_COPY_TEXT(facts->version, plugin->version);
     FERRUM_COPY_TEXT(facts->description, plugin->description);
     FERRUM_COPY_TEXT(facts->license, plugin->license);
+    ferrum_text_clean(facts->version);
+    ferrum_text_clean(facts->description);
+    ferrum_text_clean(facts->license);
     facts->abi_minor = plugin->abi_minor;
     facts->abi_minor_min = plugin->abi_minor_min;
     facts->plugin_flags = plugin->flags;
@@ -138,6 +141,7 @@ static void probe_plugin(ferrum_module_t *module)
     if (facts->status == FERRUM_OK) {
         probe.summary[sizeof probe.summary - 1] = '\0';
         FERRUM_COPY_TEXT(facts->summary, probe.summary);
+        ferrum_text_clean(facts->summary);
         facts->score = probe.score;
         facts->device_count = probe.device_count;
         return;
@@ -145,6 +149,8 @@ static void probe_plugin(ferrum_module_t *module)
     if (error.status == FERRUM_OK)
         (void)ferrum_fail(&error, facts->status, FERRUM_REASON_OTHER,
                           "its probe failed with status %d and gave no reason", (int)facts->status);
+    error.message[sizeof error.message - 1] = '\0';
+    ferrum_text_clean(error.message);
     facts->error = error;
 }
 

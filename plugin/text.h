@@ -22,6 +22,37 @@ static inline void ferrum_text_copy(char *out, size_t size, const char *src)
     out[n] = '\0';
 }
 
+/** Bytes of the UTF-8 character at @p c; 0 when there is none, or a control character. */
+static inline size_t ferrum_text_char(const unsigned char *c)
+{
+    if (c[0] < 0x80)
+        return c[0] >= 0x20 && c[0] != 0x7f;
+    if (c[0] < 0xc0 || c[0] >= 0xf8)
+        return 0;
+    size_t length = c[0] >= 0xf0 ? 4 : c[0] >= 0xe0 ? 3 : 2;
+    uint32_t code = c[0] & (0xffu >> (length + 1));
+    for (size_t i = 1; i < length; i++) {
+        if ((c[i] & 0xc0) != 0x80)
+            return 0;
+        code = code << 6 | (c[i] & 0x3fu);
+    }
+    static const uint32_t least[] = {0xa0, 0x800, 0x10000}; /* 80 to 9f are control characters */
+    bool surrogate = code >= 0xd800 && code <= 0xdfff;
+    return code >= least[length - 2] && code <= 0x10ffff && !surrogate ? length : 0;
+}
+
+/** Make what a plugin says of itself fit for terminals, logs and JSON: one line of UTF-8, in which
+ *  every other byte has become '?'. */
+static inline void ferrum_text_clean(char *text)
+{
+    while (*text) {
+        size_t length = ferrum_text_char((const unsigned char *)text);
+        if (length == 0)
+            *text = '?';
+        text += length ? length : 1;
+    }
+}
+
 /** The end of a path, short enough to leave room for the rest of a message. */
 static inline const char *ferrum_path_tail(const char *path)
 {

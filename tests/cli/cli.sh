@@ -32,6 +32,24 @@ expect()
     fi
 }
 
+# What the last command printed is JSON, where there is somebody to ask.
+expect_json()
+{
+    command -v python3 >/dev/null || return 0
+    python3 -m json.tool "$work/out" >/dev/null 2>"$work/err" || complain "$1: no valid JSON"
+}
+
+# It is TAP: numbered results as many as planned, everything else a comment.
+expect_tap()
+{
+    awk '/^TAP version 1[34]$/ && NR == 1 { next }
+        /^#/ { next }
+        /^1\.\.[0-9]+$/ { plan = substr($0, 4); plans++; next }
+        /^(not )?ok [0-9]+( |$)/ { number = $1 == "not" ? $3 : $2; if (number != ++count) bad = 1; next }
+        { bad = 1 }
+        END { exit bad || plans != 1 || plan != count }' "$work/out" || complain "$1: no valid TAP"
+}
+
 # Good runs.
 expect 0 - "$ferrum" --help
 expect 0 - "$ferrum" --version
@@ -47,6 +65,7 @@ expect 0 - "$ferrum" info
 grep -q '^cpu ' "$work/out" && grep -q '^metal-stub ' "$work/out" ||
     complain "info does not list both plugins"
 expect 0 - "$ferrum" info --json
+expect_json "info --json"
 expect 0 - "$ferrum" inspect "$model"
 expect 0 - "$ferrum" inspect --json "$gptq"
 for weights in "$model" "$gptq"; do
@@ -87,9 +106,25 @@ expect 0 - "$ferrum" check-plugin --in-process --each "$stub" objects
 grep -q 'ok .*releasing NULL' "$work/out" || complain "check-plugin --each does not list checks"
 expect 0 - "$ferrum" check-plugin --json "$stub" objects
 grep -q '"conforms": true' "$work/out" || complain "check-plugin --json says no verdict"
+expect_json "check-plugin --json"
 expect 0 - "$ferrum" check-plugin --tap "$stub" objects
-count=$(grep -c '^ok ' "$work/out")
-grep -q "^1\.\.$count\$" "$work/out" || complain "check-plugin --tap: the plan is not $count tests"
+expect_tap "check-plugin --tap"
+# Neither is broken by what a plugin says of itself.
+sed 's/"Skeleton of a backend[^"]*"/"\\"two\\"\\nlines \\xff\\xc3"/; s/a skeleton for new/\\x1b[2J \\xed\\xa0\\x80/' \
+    "$FERRUM_TEST_SRCDIR/backends/metal-stub/metal_stub.c" >"$work/odd.c"
+mkdir "$work/odd"
+${CC:-cc} -shared -fPIC -fvisibility=hidden -w -I"$FERRUM_TEST_SRCDIR/abi" "$work/odd.c" \
+    -o "$work/odd/metal-stub.so" || complain "the odd plugin cannot be built"
+expect 0 - env FERRUM_PLUGIN_PATH="$work/odd" FERRUM_PROBE=none "$ferrum" info --json
+expect_json "info --json of an odd plugin"
+grep -q '"version": "0.1.0"' "$work/out" || complain "info --json leaves an odd plugin out"
+expect 0 - env FERRUM_PLUGIN_PATH="$work/odd" FERRUM_PROBE=none "$ferrum" info
+LC_ALL=C grep -q '[^ -~]' "$work/out" && complain "info prints what an odd plugin says as it is"
+for form in --json --tap; do
+    "$ferrum" check-plugin $form "$work/odd/metal-stub.so" identity >"$work/out" 2>"$work/err"
+    [ $? -eq 1 ] || complain "check-plugin $form: an odd plugin is no failure"
+    expect_${form#--} "check-plugin $form of an odd plugin"
+done
 "$ferrum" check-plugin "$model" >"$work/out" 2>"$work/err"
 [ $? -eq 1 ] && grep -q 'FAILED.*ELF' "$work/out" || complain "check-plugin accepts a model file"
 FERRUM_CUDA_DRIVER=/nonexistent "$ferrum" check-plugin "$FERRUM_TEST_BUILDDIR/backends/cuda/.libs/cuda.so" \

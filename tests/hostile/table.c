@@ -254,7 +254,7 @@ const hostile_t hostile_table[] = {
     BY_CHECK("leak-probe", "identity", "1 blocks (100 bytes) of host memory were not freed"),
     BY_CHECK("scribble-info", "growth", "writes behind the caller's struct"),
     BY_CHECK("overflow", "identity", "has room for"),
-    BY_CHECK("lines", "identity", "they are not one line each"),
+    BY_CHECK("lines", "identity", "they are not one line of UTF-8 each"),
     BY_CHECK("promise", "identity", "an unknown id gets a table"),
     BY_CHECK("half-events", "tables", "lacks event_record, event_wait, event_sync, event_free"),
     BY_NOTE("hostile-nodelete", "", "it is never unloaded: it is linked with -z nodelete"),

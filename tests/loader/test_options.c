@@ -2,6 +2,7 @@
 /* The table of variables, how values are read, and what the environment draws warnings for. */
 #include "config.h"
 
+#include "plugin/text.h"
 #include "tests/loader/support.h"
 
 #include <stdlib.h>
@@ -146,6 +147,31 @@ START_TEST(environment_is_read_and_complained_about)
 }
 END_TEST
 
+/* What plugins say of themselves, before anybody prints it. */
+static const struct {
+    const char *said, *shown;
+} texts[] = {
+    {"", ""},
+    {"plain text", "plain text"},
+    {"tab\there\x1b[2J\x7f", "tab?here?[2J?"},
+    {"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80", "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"},
+    {"\x80 \xbf \xf8 \xff", "? ? ? ?"},                             /* no first byte */
+    {"\xc3( \xe2\x82 \xf0\x9f\x98", "?( ?? ???"},                   /* too few that follow */
+    {"\xc2\x9b", "??"},                                             /* control characters */
+    {"\xc1\xa0 \xe0\x9f\xbf \xf0\x8f\xbf\xbf", "?? ??? ????"},      /* longer than they need be */
+    {"\xed\xa0\x80 \xed\xbf\xbf \xf4\x90\x80\x80", "??? ??? ????"}, /* no character */
+    {"\xed\x9f\xbf\xee\x80\x80\xf4\x8f\xbf\xbf", "\xed\x9f\xbf\xee\x80\x80\xf4\x8f\xbf\xbf"},
+};
+
+START_TEST(texts_are_cleaned)
+{
+    char text[64];
+    FERRUM_COPY_TEXT(text, texts[_i].said);
+    ferrum_text_clean(text);
+    ck_assert_str_eq(text, texts[_i].shown);
+}
+END_TEST
+
 START_TEST(odd_environments)
 {
     char name[200] = "FERRUM_", home[600];
@@ -180,6 +206,7 @@ int main(void)
     tcase_add_test(tests, copies_are_independent);
     tcase_add_test(tests, unknown_names_are_refused);
     tcase_add_test(tests, environment_is_read_and_complained_about);
+    tcase_add_loop_test(tests, texts_are_cleaned, 0, sizeof texts / sizeof texts[0]);
     tcase_add_test(tests, odd_environments);
     suite_add_tcase(suite, tests);
     return expect_run(suite);

@@ -2,6 +2,8 @@
 /* `ferrum info`: which plugins there are, what they see, and how each operation was resolved. */
 #include "tools/ferrum/cli.h"
 
+#include "plugin/text.h"
+
 #include <ferrum/util.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -33,6 +35,8 @@ static ferrum_status_t device_facts(ferrum_module_t *module, uint32_t ordinal,
     memset(out_info, 0, sizeof *out_info);
     out_info->head.size = sizeof *out_info;
     status = ops->device_info(device, out_info, err);
+    ferrum_text_clean(out_info->name);
+    ferrum_text_clean(out_info->detail);
     ops->device_release(device);
     return status;
 }

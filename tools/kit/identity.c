@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What a plugin says about itself, asked through the loader and directly. */
+#include "plugin/text.h"
 #include "tools/kit/raw.h"
 
 #include <stdio.h>
@@ -26,7 +27,16 @@ static void say_facts(cf_suite_t *suite, const ferrum_candidate_t *facts)
     say(suite, "machine", facts->status == FERRUM_OK ? facts->summary : facts->error.message);
 }
 
-static void judge_facts(cf_suite_t *suite, const ferrum_candidate_t *facts)
+static bool is_line(const char *text)
+{
+    size_t length;
+    while ((length = ferrum_text_char((const unsigned char *)text)) > 0)
+        text += length;
+    return *text == '\0';
+}
+
+static void judge_facts(cf_suite_t *suite, const ferrum_candidate_t *facts,
+                        const ferrum_plugin_t *said)
 {
     const char *slash = strrchr(suite->path, '/'), *file = slash ? slash + 1 : suite->path;
     char expected[80];
@@ -41,8 +51,8 @@ static void judge_facts(cf_suite_t *suite, const ferrum_candidate_t *facts)
     if (!facts->version[0] || !facts->description[0] || !facts->license[0])
         cf_fail(suite, "version \"%s\", description \"%s\", license \"%s\"", facts->version,
                 facts->description, facts->license);
-    else if (strpbrk(facts->version, "\n\t") || strpbrk(facts->description, "\n\t"))
-        cf_fail(suite, "they are not one line each");
+    else if (!is_line(said->version) || !is_line(said->description) || !is_line(said->license))
+        cf_fail(suite, "they are not one line of UTF-8 each");
     cf_end(suite);
 
     cf_begin(suite, "it can be unloaded");
@@ -214,7 +224,7 @@ void cf_group_identity(cf_suite_t *suite)
     }
     cf_end(suite);
     say_facts(suite, ferrum_module_candidate(module));
-    judge_facts(suite, ferrum_module_candidate(module));
+    judge_facts(suite, ferrum_module_candidate(module), ferrum_module_plugin(module));
     cf_begin(suite, "unloading");
     ferrum_module_release(module, &report);
     cf_judge_unload(suite, &report);

@@ -2,6 +2,8 @@
 /* Which groups run, and the record of what they say. */
 #include "tools/kit/run.h"
 
+#include "plugin/text.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +24,7 @@ static void add_fact(cf_outcome_t *outcome, const char *key, const char *value)
         return;
     snprintf(outcome->facts[i].key, sizeof outcome->facts[i].key, "%s", key);
     snprintf(outcome->facts[i].value, sizeof outcome->facts[i].value, "%s", value);
+    ferrum_text_clean(outcome->facts[i].value);
     if (i == outcome->fact_count)
         outcome->fact_count++;
 }
@@ -47,6 +50,8 @@ static bool add_result(cf_group_result_t *group, cf_event_t verdict, const char 
     }
     cf_result_t result = {verdict, copy_text(label), copy_text(text)};
     group->results[group->count++] = result;
+    if (result.text != NULL) /* it may quote the plugin */
+        ferrum_text_clean(result.text);
     return result.label != NULL && result.text != NULL;
 }
 
@@ -63,6 +68,7 @@ void cf_collect(void *arg, cf_event_t event, const char *label, const char *text
         return;
     case CF_SKIPPED:
         snprintf(group->skipped, sizeof group->skipped, "%s", text);
+        ferrum_text_clean(group->skipped);
         return;
     default:
         group->tally[event]++;
