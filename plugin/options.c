@@ -47,7 +47,7 @@ static const ferrum_option_info_t table[] = {
      "No indirect launches in batched prefill"},
     {"FERRUM_MOE_FUSED_GATE_UP_SILU", FERRUM_OPTION_OFF_IF_0, "1",
      "Use the fused gate, up and SiLU kernel where there is one"},
-    {"FERRUM_MOE_GRAPH", FERRUM_OPTION_ON_IF_1, "0", "Capture decode passes and replay them"},
+    {"FERRUM_MOE_GRAPH", FERRUM_OPTION_ON_IF_1, "0", "Capture passes and replay them"},
     {"FERRUM_MOE_HOST_ROUTE", FERRUM_OPTION_ON_IF_1, "0", "Route on the host in the bucketed path"},
     {"FERRUM_MOE_HOST_TOPK", FERRUM_OPTION_ON_IF_1, "0",
      "Route on the host in batched prefill of GGUF stacks"},

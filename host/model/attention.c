@@ -113,8 +113,9 @@ ferrum_status_t ferrum_model_upload_pass(ferrum_model_t *model, const ferrum_pas
     uint32_t width = ferrum_kv_cache_table_length(model->kv);
     int32_t *cu = s->indices.data, *positions = cu + n + 1, *lengths = positions + n;
     int32_t *tables = lengths + n;
-    uint32_t rows_each = pass->decode ? 1 : pass->rows;
-    for (uint32_t i = 0; i < n; i++) {
+    uint32_t rows_each = pass->decode ? 1 : pass->used;
+    uint32_t used = pass->decode ? pass->used : 1;
+    for (uint32_t i = 0; i < used; i++) {
         uint32_t position = ferrum_pass_position(pass, i);
         cu[i] = (int32_t)(i * rows_each);
         positions[i] = (int32_t)position;
@@ -122,7 +123,12 @@ ferrum_status_t ferrum_model_upload_pass(ferrum_model_t *model, const ferrum_pas
         memcpy(tables + (size_t)i * width, ferrum_kv_cache_table(model->kv, pass->sequences[i]),
                (size_t)width * sizeof *tables);
     }
-    cu[n] = (int32_t)pass->rows;
+    for (uint32_t i = used; i < n; i++) { /* requests of padding have no rows and no keys */
+        cu[i] = (int32_t)pass->used;
+        positions[i] = lengths[i] = 0;
+        memset(tables + (size_t)i * width, 0, (size_t)width * sizeof *tables);
+    }
+    cu[n] = (int32_t)pass->used;
     FERRUM_TRY(write_i32(model, &s->cu_seqlens, cu, (uint64_t)n + 1, err));
     FERRUM_TRY(write_i32(model, &s->positions, positions, n, err));
     FERRUM_TRY(write_i32(model, &s->lengths, lengths, n, err));

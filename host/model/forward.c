@@ -3,6 +3,7 @@
 #include <ferrum/util.h>
 
 #include <sched.h>
+#include <string.h>
 
 #include "host/model/model_internal.h"
 #include "host/model/row_decoder.h"
@@ -15,8 +16,10 @@ ferrum_status_t ferrum_model_prepare_pass(ferrum_model_t *model, const ferrum_pa
     if (model->profile.on)
         ferrum_model_begin_profile(model);
     const ferrum_gguf_weights_t *table = &model->shared->embedding.blocks;
-    for (uint32_t i = 0; i < pass->rows; i++)
+    for (uint32_t i = 0; i < pass->used; i++)
         ferrum_row_decode(table->format, table->data, tokens[i], hidden, rows + (size_t)i * hidden);
+    memset(rows + (size_t)pass->used * hidden, 0,
+           (size_t)(pass->rows - pass->used) * hidden * sizeof *rows);
     FERRUM_TRY(model->ops->backend->buffer_write_f32(model->ctx, model->scratch.residual.buffer, 0,
                                                      rows, (uint64_t)pass->rows * hidden, err));
     FERRUM_TRY(ferrum_model_upload_pass(model, pass, err));
@@ -127,10 +130,14 @@ static ferrum_status_t run_prompt(ferrum_model_t *model, ferrum_sequence_t *sequ
     ferrum_sequence_t *const list[1] = {sequence};
     for (uint32_t done = 0; done < count;) {
         uint32_t rows = count - done < model->max_rows ? count - done : model->max_rows;
-        ferrum_pass_t pass = {.rows = rows, .num_sequences = 1, .sequences = list, .ahead = done};
-        FERRUM_TRY(ferrum_model_reserve_scratch(model, rows, 1, err));
+        ferrum_pass_t pass = {.rows = ferrum_model_pad_rows(model, rows, model->max_rows),
+                              .used = rows,
+                              .num_sequences = 1,
+                              .sequences = list,
+                              .ahead = done};
+        FERRUM_TRY(ferrum_model_reserve_scratch(model, pass.rows, 1, err));
         FERRUM_TRY(ferrum_model_prepare_pass(model, &pass, tokens + done, err));
-        FERRUM_TRY(ferrum_model_run_layers(model, &pass, err));
+        FERRUM_TRY(ferrum_model_run_pass(model, &pass, tokens + done, err));
         done += rows;
         if (done == count)
             FERRUM_TRY(ferrum_model_run_head(model, rows - 1, 1, 0, err));
@@ -229,14 +236,19 @@ static ferrum_status_t run_decode(ferrum_model_t *model, const uint32_t *tokens,
 {
     bool shared = count > 1 && model->env.batched && count >= model->env.batch_threshold &&
                   (model->ops->info.caps & FERRUM_CAP_BATCHED_DECODE);
-    uint32_t each = shared ? count : 1;
-    FERRUM_TRY(ferrum_model_reserve_scratch(model, each, count, err));
+    bool whole = shared || count == 1; /* one pass is the whole step */
+    uint32_t each = shared ? count : 1, most = ferrum_kv_cache_shape(model->kv)->max_sequences;
+    uint32_t rows = whole ? ferrum_model_pad_rows(model, each, most) : each;
+    FERRUM_TRY(ferrum_model_reserve_scratch(model, rows, count < rows ? rows : count, err));
     for (uint32_t i = 0; i < count; i += each) {
-        ferrum_pass_t pass = {
-            .rows = each, .num_sequences = each, .sequences = model->batch + i, .decode = true};
+        ferrum_pass_t pass = {.rows = rows,
+                              .used = each,
+                              .num_sequences = rows,
+                              .sequences = model->batch + i,
+                              .decode = true};
         FERRUM_TRY(ferrum_model_prepare_pass(model, &pass, tokens + i, err));
-        if (shared || count == 1) /* one pass is the whole step */
-            return ferrum_model_run_shared(model, &pass, tokens, err);
+        if (whole)
+            return ferrum_model_run_pass(model, &pass, tokens, err);
         FERRUM_TRY(ferrum_model_run_layers(model, &pass, err));
         FERRUM_TRY(ferrum_model_run_head(model, 0, 1, i, err));
     }

@@ -79,8 +79,10 @@ static ferrum_status_t open_kv(ferrum_model_t *model, const ferrum_model_sizes_t
         .sliding_window = c->sliding_window,
     };
     model->batch = calloc(shape.max_sequences, sizeof(ferrum_sequence_t *));
-    model->graph.seen = calloc((size_t)shape.max_sequences + 1, sizeof *model->graph.seen);
-    if (!model->batch || !model->graph.seen)
+    ferrum_graph_state_t *graph = &model->graph;
+    graph->decode = calloc((size_t)shape.max_sequences + 1, sizeof *graph->decode);
+    graph->prefill = calloc((size_t)model->max_rows + 1, sizeof *graph->prefill);
+    if (!model->batch || !graph->decode || !graph->prefill)
         return ferrum_fail(err, FERRUM_OUT_OF_MEMORY, FERRUM_REASON_NONE,
                            "out of memory for batches of %u requests", shape.max_sequences);
     return FERRUM_OK;
@@ -101,6 +103,8 @@ ferrum_status_t ferrum_model_open_side(ferrum_model_t *model, ferrum_model_image
                                   model->config->head_dim, model->config->rope_theta, &model->cos,
                                   &model->sin, err));
     model->graph.wanted = model->env.graph && image->plan.device_route;
+    model->graph.pads = model->graph.wanted && (model->ops->info.caps & FERRUM_CAP_GRAPH) &&
+                        model->attention_path == FERRUM_ATTENTION_VARLEN;
     return ferrum_moe_scratch_new(model->ops, &image->plan, 1, &model->moe, err);
 }
 
@@ -116,6 +120,7 @@ void ferrum_model_close_side(ferrum_model_t *model)
     model->ops->backend->buffer_release(model->sin);
     ferrum_kv_cache_free(model->kv);
     free(model->batch);
-    free(model->graph.seen);
+    free(model->graph.decode);
+    free(model->graph.prefill);
     model->ops = NULL;
 }

@@ -70,14 +70,26 @@ typedef struct ferrum_model_scratch {
     ferrum_host_array_t indices;      /**< i32: what is uploaded into the four above */
 } ferrum_model_scratch_t;
 
-/** Captured graphs of batched decode. */
+/** What is known of passes of one size. */
+typedef struct ferrum_graph_size {
+    bool ran;      /**< eagerly: everything that grows has grown */
+    bool captured; /**< a graph exists, unless the backend has dropped it */
+} ferrum_graph_size_t;
+
+/**
+ * Captured graphs. Passes are padded to one of a few sizes, so that one graph serves many batches:
+ * a row of padding is zeros, belongs to no request and is written nowhere. Routing sends it, like
+ * all other padding, to the first experts, which cost it nothing when others go there too.
+ */
 typedef struct ferrum_graph_state {
     bool wanted;       /**< FERRUM_MOE_GRAPH=1 and nothing in a step goes through the host */
+    bool pads;         /**< and the backend takes padding, and graphs of prompts */
     bool failed;       /**< a capture failed: never tried again */
-    uint32_t warmups;  /**< eager steps before the first capture */
+    uint32_t warmups;  /**< eager decode steps before the first capture */
     uint64_t captures; /**< graphs that were recorded */
     uint64_t replays;
-    bool *seen; /**< [max_sequences + 1]: a graph of that many rows exists */
+    ferrum_graph_size_t *decode;  /**< [max_sequences + 1]: by rows */
+    ferrum_graph_size_t *prefill; /**< [max_rows + 1] */
 } ferrum_graph_state_t;
 
 /** Eager steps before a capture. */
@@ -163,8 +175,9 @@ struct ferrum_model {
 
 /** Rows that go through the layers together. */
 typedef struct ferrum_pass {
-    uint32_t rows;
-    uint32_t num_sequences;
+    uint32_t rows;          /**< with padding */
+    uint32_t used;          /**< without; the first ones */
+    uint32_t num_sequences; /**< as many as rows in decode, else 1 */
     ferrum_sequence_t *const *sequences;
     bool decode;    /**< one row of each request; else all rows belong to sequences[0] */
     uint32_t ahead; /**< rows of sequences[0] that earlier passes of the same call have written */
@@ -277,9 +290,12 @@ ferrum_status_t ferrum_model_run_head(ferrum_model_t *model, uint32_t row, uint3
 
 /* ---- graph.c ---- */
 
-/** Layers and head of a prepared shared decode pass: replayed, captured or eager. */
-ferrum_status_t ferrum_model_run_shared(ferrum_model_t *model, const ferrum_pass_t *pass,
-                                        const uint32_t *tokens, ferrum_error_t *err);
+/** Rows of a pass of @p rows once it is padded: all up to 8, then four sizes from each power of two
+ *  to the next, at most @p most. As they are where nothing is to be captured. */
+uint32_t ferrum_model_pad_rows(const ferrum_model_t *model, uint32_t rows, uint32_t most);
+/** The layers of a prepared pass, and the head of a decode pass: replayed, captured or eager. */
+ferrum_status_t ferrum_model_run_pass(ferrum_model_t *model, const ferrum_pass_t *pass,
+                                      const uint32_t *tokens, ferrum_error_t *err);
 /** Drop all graphs of this model's context. */
 void ferrum_model_reset_graphs(ferrum_model_t *model);
 

@@ -257,7 +257,7 @@ static ferrum_status_t plan_experts(loading_t *l, ferrum_error_t *err)
     free(problems);
     if (status == FERRUM_OK && l->env->graph && !l->image->plan.device_route)
         ferrum_ops_log(&l->image->ops, FERRUM_LOG_WARN,
-                       "graphs of decode steps are off: routing goes through the host");
+                       "graphs are off: routing goes through the host");
     return status;
 }
 

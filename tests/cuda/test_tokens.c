@@ -18,8 +18,10 @@
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define MOST_TOKENS 6u
+#define SHARED_MODELS 1
 #else
 #define MOST_TOKENS 24u
+#define SHARED_MODELS 2
 #endif
 
 enum {
@@ -52,7 +54,7 @@ static void open_model(const char *name, const char *graphs)
     EXPECT_OK(ferrum_runtime_open(&how, &runtime, &err));
     ferrum_options_free(options);
     const ferrum_model_options_t shape = {
-        .head = FERRUM_HEAD(ferrum_model_options_t), .kv_capacity = 128, .max_sequences = 8};
+        .head = FERRUM_HEAD(ferrum_model_options_t), .kv_capacity = 128, .max_sequences = 12};
     (void)snprintf(path, sizeof path, "%s/models/%s", getenv("FERRUM_TEST_SRCDIR"),
                    json_string_value(json_object_get(entry, "path")));
     EXPECT_OK(ferrum_model_open(runtime, path, &shape, &model, &err));
@@ -188,6 +190,112 @@ START_TEST(graphs_give_the_same_logits)
 }
 END_TEST
 
+/* ---- one graph for several sizes ---- */
+
+enum {
+    REQUESTS = 10, /* a size of graphs, which nine are padded to */
+    PREFILLED = 4, /* requests with prompts of that size; the others have one token */
+    SHARED_STEPS = 6
+};
+
+static uint64_t (*count_calls)(const char *what);
+
+/** Launches of kernels and of graphs, and allocations, since *@p last, which is brought up to
+ *  date. */
+typedef struct calls {
+    uint64_t kernels, graphs, allocations, instances;
+} calls_t;
+static calls_t calls_since(calls_t *last)
+{
+    const calls_t now = {count_calls("cuLaunchKernel"), count_calls("cuGraphLaunch"),
+                         count_calls("cuMemAlloc_v2"), count_calls("cuGraphInstantiateWithFlags")};
+    const calls_t since = {now.kernels - last->kernels, now.graphs - last->graphs,
+                           now.allocations - last->allocations, now.instances - last->instances};
+
+    *last = now;
+    return since;
+}
+
+/** Prompts of ten tokens and of nine by turns: the third and later ones replay one graph. */
+static float *prefill_requests(const uint32_t *ids, uint32_t known, uint32_t vocab, bool graphs,
+                               float *out)
+{
+    calls_t last = {0, 0, 0, 0};
+
+    for (uint32_t r = 0; r < REQUESTS; r++, out += vocab) {
+        uint32_t prompt[REQUESTS];
+        for (uint32_t i = 0; i < REQUESTS; i++)
+            prompt[i] = ids[(r + i) % known];
+        (void)calls_since(&last);
+        EXPECT_OK(ferrum_model_prefill(model, r, prompt, r < PREFILLED ? REQUESTS - r % 2 : 1, out,
+                                       &err));
+        const calls_t calls = calls_since(&last);
+        if (r >= PREFILLED)
+            continue;
+        ck_assert_uint_eq(calls.graphs, graphs && r > 0);
+        ck_assert_uint_eq(calls.instances, graphs && r == 1);
+        if (graphs && r > 1) {
+            ck_assert_uint_eq(calls.kernels, 1); /* the head */
+            ck_assert_uint_eq(calls.allocations, 0);
+        }
+    }
+    return out;
+}
+
+/** Prefills, then decode steps of ten and nine requests by turns: all logits; free() them. */
+static float *shared_steps(const char *name, bool graphs, size_t *out_bytes)
+{
+    uint64_t requests[REQUESTS];
+    uint32_t tokens[REQUESTS], ids[MOST_IDS];
+    ferrum_model_info_t info = {.head = FERRUM_HEAD(ferrum_model_info_t)};
+    calls_t last = {0, 0, 0, 0};
+
+    open_model(name, graphs ? "1" : "0");
+    EXPECT_OK(ferrum_model_get_info(model, &info, &err));
+    *out_bytes = (size_t)(SHARED_STEPS + 1) * REQUESTS * info.vocab * sizeof(float);
+    float *logits = calloc(1, *out_bytes), *at = logits;
+    ck_assert_ptr_nonnull(logits);
+    const json_t *prompt = json_array_get(json_object_get(entry, "prompts"), 0);
+    const uint32_t known = read_ids(json_object_get(prompt, "new_ids"), ids);
+    at = prefill_requests(ids, known, info.vocab, graphs, at);
+    for (uint32_t step = 0; step < SHARED_STEPS; step++) {
+        const uint32_t count = REQUESTS - step % 2;
+        for (uint32_t r = 0; r < count; r++) {
+            requests[r] = r;
+            tokens[r] = ids[(step + 3 * r) % known];
+        }
+        (void)calls_since(&last);
+        EXPECT_OK(ferrum_model_decode_batch(model, requests, tokens, count, at, &err));
+        const calls_t calls = calls_since(&last);
+        if (graphs && step > 3) {
+            ck_assert_uint_eq(calls.kernels, 0);
+            ck_assert_uint_eq(calls.graphs, 1);
+            ck_assert_uint_eq(calls.allocations, 0);
+            ck_assert_uint_eq(calls.instances, 0);
+        }
+        at += (size_t)count * info.vocab;
+    }
+    close_model();
+    return logits;
+}
+
+START_TEST(sizes_share_a_graph)
+{
+    size_t bytes;
+    void *driver = dlopen(cuda_driver_path(), RTLD_NOW | RTLD_LOCAL);
+
+    ck_assert_ptr_nonnull(driver);
+    void *found = dlsym(driver, "ferrum_emu_count");
+    memcpy(&count_calls, &found, sizeof count_calls);
+    float *eager = shared_steps(names[_i], false, &bytes);
+    float *replayed = shared_steps(names[_i], true, &bytes);
+    ck_assert_mem_eq(replayed, eager, bytes);
+    free(eager);
+    free(replayed);
+    dlclose(driver);
+}
+END_TEST
+
 int main(void)
 {
     if (!cuda_built())
@@ -198,5 +306,9 @@ int main(void)
     tcase_add_loop_test(cases, greedy_tokens, 0, sizeof names / sizeof names[0]);
     tcase_add_loop_test(cases, graphs_give_the_same_logits, 0, 2 * sizeof names / sizeof names[0]);
     suite_add_tcase(suite, cases);
+    TCase *sizes = tcase_create("sizes");
+    tcase_set_timeout(sizes, 300);
+    tcase_add_loop_test(sizes, sizes_share_a_graph, 0, SHARED_MODELS);
+    suite_add_tcase(suite, sizes);
     return expect_run(suite);
 }
