@@ -8,12 +8,15 @@
 #
 # Registers may not grow. In the main loop matrix instructions, packed products and copies are to be
 # the same, the rest within 10 % or 4. What another version of nvcc makes is not comparable: then only
-# names, spills, local and static shared memory are.
+# names, spills, local and shared memory are.
 set -eu
 image=$FERRUM_TEST_BUILDDIR/kernels/cuda/image.fatbin
 mix=$FERRUM_TEST_BUILDDIR/tests/checks/cuda_mix
 table=$FERRUM_TEST_SRCDIR/tests/checks/cuda-evidence.tsv
-[ -e "$image" ] && [ -x "$mix" ] || { echo "skipped: this build has no cuda backend (nvcc)"; exit 77; }
+if [ ! -e "$image" ] || [ ! -x "$mix" ]; then
+    echo "skipped: this build has no cuda backend (nvcc)"
+    exit 77
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 nvcc=$(sed -n 's/^NVCC = *//p' "$FERRUM_TEST_BUILDDIR/Makefile")
@@ -49,9 +52,10 @@ awk -v version="$version" -v only="$only" '
     }
     FNR == 1 {
         print "# nvcc " version
-        print "# registers; spill, local, static: bytes, all GPUs; then of sm_90a: instructions in all, in the main"
-        print "# loop, on the shortest and the longest way around it, by class; weights: of a warp on that way;"
-        print "# slots: issue slots per 256 weights. Made by `make update-cuda-evidence`."
+        print "# Made by `make update-cuda-evidence`. Registers; bytes that are spilled or local, of static shared"
+        print "# memory (all GPUs), of dynamic shared memory where it is fixed. Then of sm_90a: instructions in all,"
+        print "# in the main loop, on the shortest and the longest way around it, in the loop by class; weights of a"
+        print "# warp on that way; issue slots per 256 weights."
         head = $1 OFS "sm_80" OFS "sm_89" OFS "sm_90a" OFS "sm_120" OFS "spill" OFS "local" OFS "static"
         for (i = 2; i <= NF; i++) {
             head = head OFS $i
@@ -135,7 +139,7 @@ awk '
         split(row[$1], old, FS)
         for (i = 2; i <= NF; i++) {
             what = name[2, i]
-            if (what ~ /^(spill|local|static)$/) {
+            if (what ~ /^(spill|local|static|dynamic)$/) {
                 if ($i > old[i] + 0)
                     complaints = complaints ", " what " bytes " old[i] " -> " $i
             } else if (!same || what ~ /^(all|loop|weights|slots_.*)$/) {

@@ -14,6 +14,8 @@
  *
  * Usage: cuda_mix FATBIN [kernel]   (with the name of a kernel: every operation of it instead)
  */
+#include "kernels/cuda/moe_args.h"
+
 #include <elf.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -297,6 +299,21 @@ static bool find_loop(const kernel_t *kernel, loop_t *best, way_t *out_way)
     return most > 0;
 }
 
+/* Shared memory that a launch asks for, where it does not depend on the problem; else 0. */
+static unsigned dynamic_bytes(const char *name)
+{
+    unsigned rows = 0;
+    char dtype[8];
+    if (sscanf(name, "ferrum_w4_wgmma_gate_up_%u_%7s", &rows, dtype) == 2 ||
+        sscanf(name, "ferrum_w4_wgmma_%u_%7s", &rows, dtype) == 2)
+        return FERRUM_W4_WGMMA_SHARED_BYTES(rows);
+    if (sscanf(name, "ferrum_w4_gate_up_%u_%7s", &rows, dtype) == 2)
+        return FERRUM_W4_SHARED_BYTES(rows, true);
+    if (sscanf(name, "ferrum_w4_%u_%7s", &rows, dtype) == 2)
+        return FERRUM_W4_SHARED_BYTES(rows, false);
+    return 0;
+}
+
 static void print_kernel(kernel_t *kernel)
 {
     /* The end is a branch to itself and padding. */
@@ -309,8 +326,9 @@ static void print_kernel(kernel_t *kernel)
         die("out of memory");
     bool found = find_loop(kernel, &loop, &way);
 
-    printf("%s\t%lld\t%lld\t%lld\t%lld", kernel->name, (long long)kernel->length,
-           (long long)loop.length, (long long)way.least, (long long)way.most);
+    printf("%s\t%u\t%lld\t%lld\t%lld\t%lld", kernel->name, dynamic_bytes(kernel->name),
+           (long long)kernel->length, (long long)loop.length, (long long)way.least,
+           (long long)way.most);
     for (int kind = 0; kind < CLASSES; kind++)
         printf("\t%lld", (long long)count(kernel, found ? &loop : NULL, (operation_class_t)kind));
     free(loop.has);
@@ -410,7 +428,7 @@ int main(int argc, char **argv)
     if (magic != FATBIN_MAGIC)
         die("this is not a fatbin");
     if (argc == 2) {
-        printf("kernel\tall\tloop\tleast\tmost");
+        printf("kernel\tdynamic\tall\tloop\tleast\tmost");
         for (int kind = 0; kind < CLASSES; kind++)
             printf("\t%s", class_name[kind]);
         putchar('\n');
