@@ -38,8 +38,10 @@ shift $((OPTIND - 1))
 dir=$(mktemp -d)
 ours= theirs=
 cleanup() {
-    [ -z "$ours" ] || kill "$ours" 2>/dev/null || :
-    [ -z "$theirs" ] || kill "$theirs" 2>/dev/null || :
+    for program in $ours $theirs; do
+        kill "$program" 2>/dev/null || :
+        kill -CONT "$program" 2>/dev/null || :
+    done
     rm -rf "$dir"
 }
 trap cleanup EXIT
@@ -62,12 +64,15 @@ exec 3>"$dir/a.in" 4<"$dir/a.out" 5>"$dir/b.in" 6<"$dir/b.out"
 # ask WHO TO FROM [REQUEST]: one line of WHO's answers.
 answer=
 ask() {
+    if [ "$1" = ferrum ]; then asked=$ours; else asked=$theirs; fi
+    kill -CONT "$asked" 2>/dev/null || :
     if [ $# -eq 4 ]; then echo "$4" >&"$2"; fi
     if ! read -r answer <&"$3"; then
         echo "beside.sh: $1 stopped:" >&2
         tail -n 3 "$dir/$([ "$1" = ferrum ] && echo a || echo b).log" >&2
         exit 1
     fi
+    kill -STOP "$asked" 2>/dev/null || :
 }
 ask ferrum 3 4
 ask peer 5 6
