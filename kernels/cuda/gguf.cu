@@ -214,7 +214,7 @@ template <class T, uint32_t ROWS, bool UP> struct gguf_product : gpu::gguf_stage
             gpu::barrier();
         if (tile_row >= tile_rows || (alone && gpu::warp() != 0))
             return;
-        FERRUM_UNROLL
+        FERRUM_NO_UNROLL
         for (uint32_t i = 0; i < columns * 4; i++)
             store(i / 4, i % 4);
     }

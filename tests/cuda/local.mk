@@ -25,11 +25,12 @@ cuda_tests = \
 	tests/cuda/test_wgmma_ffn
 check_PROGRAMS += $(cuda_tests)
 TESTS += $(cuda_tests)
-THREADED_NEEDS += tests/cuda/test_attention tests/cuda/test_moe tests/cuda/test_routed tests/cuda/test_wgmma
+THREADED_NEEDS += tests/cuda/test_attention tests/cuda/test_gguf tests/cuda/test_moe tests/cuda/test_routed \
+	tests/cuda/test_wgmma
 
 # The same with more schedules than there is time for in every build.
-check-cuda-long: all tests/cuda/test_attention tests/cuda/test_moe tests/cuda/test_routed \
-		tests/cuda/test_wgmma tests/cuda_emu/libcuda-emu.la
+check-cuda-long: all tests/cuda/test_attention tests/cuda/test_gguf tests/cuda/test_moe \
+		tests/cuda/test_routed tests/cuda/test_wgmma tests/cuda_emu/libcuda-emu.la
 	$(AM_TESTS_ENVIRONMENT) FERRUM_TEST_CUDA_SEEDS="$$(seq -s " " 9 100)" \
 		$(SHELL) '$(srcdir)/tests/cuda/races.sh'
 long_checks += check-cuda-long

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The MoE and attention kernels at small sizes, copies landing early, late and at random, threads and streams in
-# eight random orders. Under ThreadSanitizer a missing barrier is a race where copies land early;
+# The MoE kernels, over 4-bit and over GGUF weights, and those of attention at small sizes, copies landing early, late and
+# at random, threads and streams in eight random orders. Under ThreadSanitizer a missing barrier is a race where copies land early;
 # without it, wrong numbers under some schedule. FERRUM_TEST_CUDA_SEEDS lists other seeds.
 set -u
 tests=$FERRUM_TEST_BUILDDIR/tests/cuda
@@ -12,7 +12,7 @@ export CK_RUN_CASE
 run() # options of the emulated driver
 {
     echo "+ $*"
-    for test in test_moe test_routed test_attention test_wgmma; do
+    for test in test_moe test_routed test_gguf test_attention test_wgmma; do
         # shellcheck disable=SC2048 # a list of assignments
         env $* "$tests/$test" || exit 1
     done
