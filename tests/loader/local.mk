@@ -80,6 +80,10 @@ tests_loader_libferrum_loader_test_la_SOURCES = tests/loader/support.c tests/loa
 tests_loader_test_bad_files_CPPFLAGS = $(loader_tests_cppflags)
 tests_loader_test_bad_files_LDADD = $(loader_tests_ldadd)
 tests_loader_test_compose_CPPFLAGS = $(loader_tests_cppflags)
+tests_loader_test_compose_SOURCES = \
+	tests/loader/compose_fixture.c \
+	tests/loader/compose_fixture.h \
+	tests/loader/test_compose.c
 tests_loader_test_compose_LDADD = $(loader_tests_ldadd) -lm
 tests_loader_test_faults_CPPFLAGS = $(loader_tests_cppflags)
 tests_loader_test_faults_LDADD = $(loader_tests_ldadd)

@@ -239,6 +239,8 @@ START_TEST(odd_answers_pass_the_probe)
         {"probe-silent", FERRUM_OK},          {"leak", FERRUM_OK},
     };
     ferrum_module_t *module = NULL;
+    if (is_sanitized() && strcmp(answers[_i].words, "leak") == 0)
+        return; /* it would be reported, as it should */
     ferrum_loader_t *loader = new_loader(
         NULL, "FERRUM_CPU_MASK", answers[_i].words, "FERRUM_CACHE_DIR", cache, "FERRUM_PROBE",
         "child", "FERRUM_PROBE_PROGRAM", program, "FERRUM_PROBE_SECONDS", "100000", NULL);
