@@ -91,7 +91,7 @@ step()
     0) note "$name" passed $took "$file" && return 0 ;;
     77)
         if [ "$need" = optional ]; then
-            note "$name" skipped $took "$(tail -n 1 "$out/$name.err")"
+            note "$name" skipped $took "$(tail -n 1 "$out/$name.err" | tr -d '"\\')"
             return 0
         fi
         note "$name" failed $took "it cannot run here, see $name.err"
