@@ -98,13 +98,16 @@ static void mask_groups(const route_t *route, float *selection, float *group_sco
             selection[e] = -INFINITY;
 }
 
+/** To a sum of 1. The reciprocal of a sum that is subnormal would be infinite. */
 static void normalise(float *weights, uint32_t n)
 {
     float sum = 0.0f;
     for (uint32_t j = 0; j < n; j++)
         sum += weights[j];
-    for (uint32_t j = 0; j < n; j++)
-        weights[j] = sum > 0.0f ? weights[j] * (1.0f / sum) : 1.0f / (float)n;
+    for (uint32_t j = 0; j < n; j++) {
+        const float share = sum >= FLT_MIN ? weights[j] * (1.0f / sum) : weights[j] / sum;
+        weights[j] = sum > 0.0f ? share : 1.0f / (float)n;
+    }
 }
 
 static void route_row(void *arg, uint64_t item, uint32_t thread)

@@ -154,9 +154,12 @@ FERRUM_DEVICE void finish_weights(const ferrum_route_args_t &args, float *weight
         sum = 0.0f;
         for (uint32_t j = 0; j < args.top_k; j++)
             sum += weights[j];
+        const float least_normal = 1.17549435e-38f; /* below, the reciprocal would be infinite */
         const float inverse = divide(1.0f, sum > 0.0f ? sum : float(args.top_k));
         for (uint32_t j = 0; j < args.top_k; j++)
-            weights[j] = sum > 0.0f ? weights[j] * inverse : inverse;
+            weights[j] = sum >= least_normal ? weights[j] * inverse
+                         : sum > 0.0f        ? divide(weights[j], sum)
+                                             : inverse;
     }
     for (uint32_t j = 0; args.scale != 1.0f && j < args.top_k; j++)
         weights[j] *= args.scale;

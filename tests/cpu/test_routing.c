@@ -118,6 +118,16 @@ START_TEST(other_score_functions)
     routing.topk_groups = 1;
     route_row(&f, row, 8, 2, &routing, ids, w);
     ck_assert(ids[0] == 6 && ids[1] == 7);
+
+    /* The bias selects what softmax leaves almost nothing of: their sum has no reciprocal. */
+    static const float faint[8] = {0.0f, 0.0f, 0.0f, 0.0f, -100.0f, 0.0f, 0.0f, -200.0f};
+    static const float lift[8] = {[4] = 3.0f, [7] = 2.0f};
+    cpu_release(bias, NULL);
+    bias = cpu_f32(&f, lift, 8);
+    routing = (ferrum_routing_t){
+        .head = FERRUM_HEAD(ferrum_routing_t), .renormalise = 1, .selection_bias = bias};
+    route_row(&f, faint, 8, 2, &routing, ids, w);
+    ck_assert(ids[0] == 4 && ids[1] == 7 && w[0] == 1.0f && w[1] == 0.0f);
     cpu_release(bias, NULL);
     cpu_close(&f);
 }
