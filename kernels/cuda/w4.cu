@@ -245,9 +245,15 @@ template <class T, uint32_t ROWS, bool UP> struct w4_product : gpu::w4_stages<T,
             gpu::barrier();
         if (tile_row >= tile_rows || (alone && gpu::warp() != 0))
             return;
-        FERRUM_NO_UNROLL
-        for (uint32_t i = 0; i < columns * 4; i++)
-            store(i / 4, i % 4);
+        if constexpr (alone) {
+            FERRUM_UNROLL
+            for (uint32_t i = 0; i < 4; i++)
+                store(0, i);
+        } else {
+            FERRUM_NO_UNROLL
+            for (uint32_t i = 0; i < columns * 4; i++)
+                store(i / 4, i % 4);
+        }
     }
 };
 
