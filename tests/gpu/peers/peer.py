@@ -30,7 +30,6 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=0.2, help="time per request")
     parser.add_argument("--tuning", type=float, default=60, help="seconds for tuning, of a whole run")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--dtype", choices=["f16", "bf16"], default="f16")
     return parser.parse_args()
 
 

@@ -20,7 +20,8 @@ import triton.runtime.errors
 import peer
 
 HALF = tl.constexpr(64)  # bytes of a group in a column
-MAGIC = {"f16": (0x6400, 1032.0), "bf16": (0x4300, 136.0)}
+MAGIC = tl.constexpr(0x6400)  # 1024 in f16: its mantissa has room for a code
+AWAY = tl.constexpr(1032.0)
 
 
 @triton.jit(do_not_specialize=["pairs"])
@@ -61,23 +62,20 @@ def place_kernel(
 
 
 @triton.jit
-def exact(codes, magic: tl.constexpr, away: tl.constexpr, dtype: tl.constexpr):
+def exact(codes):
     """Codes 0..15 less 8, by the bits of a power of two."""
-    return (codes.to(tl.uint16) | magic).to(dtype, bitcast=True) - away
+    return (codes.to(tl.uint16) | MAGIC).to(tl.float16, bitcast=True) - AWAY
 
 
 @triton.jit
-def tile_product(
-    sums, low_x, high_x, codes, scale, magic: tl.constexpr, away: tl.constexpr, SCALE_SUMS: tl.constexpr
-):
-    dtype: tl.constexpr = low_x.dtype
-    low = exact(codes & 15, magic, away, dtype)
-    high = exact(codes >> 4, magic, away, dtype)
+def tile_product(sums, low_x, high_x, codes, scale, SCALE_SUMS: tl.constexpr):
+    low = exact(codes & 15)
+    high = exact(codes >> 4)
     if SCALE_SUMS:
         group = tl.dot(high_x, high, tl.dot(low_x, low))
         return sums + group * scale[None, :].to(tl.float32)
-    scale = scale[None, :].to(dtype)
-    return tl.dot(high_x, (high * scale).to(dtype), tl.dot(low_x, (low * scale).to(dtype), sums))
+    scale = scale[None, :]
+    return tl.dot(high_x, high * scale, tl.dot(low_x, low * scale, sums))
 
 
 @triton.jit
@@ -101,7 +99,6 @@ def tile_of(rows, owners, used, ids, pairs, N: tl.constexpr, BM: tl.constexpr, B
 def gate_up_kernel(
     x, codes, scales, out, rows, owners, used, ids, pairs,
     TOP_K: tl.constexpr, K: tl.constexpr, N: tl.constexpr, ALONE: tl.constexpr,
-    MAGIC_: tl.constexpr, AWAY: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SCALE_SUMS: tl.constexpr,
 ):  # fmt: skip
     """out[pair] = silu(gate x) * (up x). codes [experts, 2, K/2, N], scales [experts, 2, K/128, N]."""
@@ -123,8 +120,8 @@ def gate_up_kernel(
             up_codes = tl.load(code_tile + at + K // 2 * N)
             gate_scale = tl.load(scale_row + group * N)
             up_scale = tl.load(scale_row + group * N + K // (2 * HALF) * N)
-            gate = tile_product(gate, low_x, high_x, gate_codes, gate_scale, MAGIC_, AWAY, SCALE_SUMS)
-            up = tile_product(up, low_x, high_x, up_codes, up_scale, MAGIC_, AWAY, SCALE_SUMS)
+            gate = tile_product(gate, low_x, high_x, gate_codes, gate_scale, SCALE_SUMS)
+            up = tile_product(up, low_x, high_x, up_codes, up_scale, SCALE_SUMS)
         value = gate / (1.0 + tl.exp(-gate)) * up
         tl.store(out + pair[:, None] * N + columns[None, :], value.to(out.dtype.element_ty), mask=there)
 
@@ -132,7 +129,7 @@ def gate_up_kernel(
 @triton.jit(do_not_specialize=["pairs"])
 def down_kernel(
     x, codes, scales, out, weights, rows, owners, used, ids, pairs,
-    K: tl.constexpr, N: tl.constexpr, ALONE: tl.constexpr, MAGIC_: tl.constexpr, AWAY: tl.constexpr,
+    K: tl.constexpr, N: tl.constexpr, ALONE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SCALE_SUMS: tl.constexpr,
 ):  # fmt: skip
     """out[pair] = weights[pair] * down x[pair]. codes [experts, K/2, N], scales [experts, K/128, N]."""
@@ -150,7 +147,7 @@ def down_kernel(
             high_x = tl.load(x_rows + k + HALF, mask=there, other=0.0)
             tile = tl.load(code_tile + (byte + tl.arange(0, BK))[:, None] * N)
             scale = tl.load(scale_row + group * N)
-            sums = tile_product(sums, low_x, high_x, tile, scale, MAGIC_, AWAY, SCALE_SUMS)
+            sums = tile_product(sums, low_x, high_x, tile, scale, SCALE_SUMS)
         sums *= tl.load(weights + pair, mask=pair < pairs, other=0.0)[:, None]
         tl.store(out + pair[:, None] * N + columns[None, :], sums.to(out.dtype.element_ty), mask=there)
 
@@ -202,12 +199,11 @@ class Moe:
 
     def __init__(self, args, tokens):
         self.args, self.tokens, self.pairs = args, tokens, tokens * args.top_k
-        dtype = torch.float16 if args.dtype == "f16" else torch.bfloat16
 
-        def empty(*shape, kind=dtype):
+        def empty(*shape, kind=torch.float16):
             return torch.empty(shape, dtype=kind, device=args.device)
 
-        self.x = torch.randn(tokens, args.hidden, device=args.device).to(dtype)
+        self.x = torch.randn(tokens, args.hidden, device=args.device).to(torch.float16)
         self.out, self.inner = empty(tokens, args.hidden), empty(self.pairs, args.intermediate)
         self.outer = empty(self.pairs, args.hidden)
         self.counts = empty(args.experts, kind=torch.int32)
@@ -230,12 +226,11 @@ class Moe:
 
     def products(self, layer, ids, weights, rows, first, second):
         args = self.args
-        magic, away = MAGIC[args.dtype]
         for up, config in ((True, first), (False, second)):
             bn, bk, scale_sums, warps, stages = config
             width = args.intermediate if up else args.hidden
             common = dict(
-                N=width, ALONE=rows == 1, MAGIC_=magic, AWAY=away, BM=max(16, rows), BN=bn, BK=bk,
+                N=width, ALONE=rows == 1, BM=max(16, rows), BN=bn, BK=bk,
                 SCALE_SUMS=scale_sums, num_warps=warps, num_stages=stages,
             )  # fmt: skip
             grid = (self.blocks(rows) * (width // bn),)
