@@ -88,6 +88,7 @@ ferrum_status_t ferrum_cuda_route(ferrum_context_t *ctx, const ferrum_route_args
         ferrum_cuda_memory_drop(ctx->ahead->ids);
     ctx->ahead->ids = ids;
     ctx->ahead->problem = problem;
+    ctx->ahead->rows = rows;
     ctx->ahead->made = true;
     return FERRUM_OK;
 }
@@ -97,12 +98,12 @@ bool ferrum_cuda_plan_made(const ferrum_context_t *ctx)
     return ctx && ctx->ahead && ctx->ahead->made;
 }
 
-static bool same_problem(const ferrum_cuda_plan_problem_t *a, const ferrum_cuda_plan_problem_t *b)
+/** A plan made for @p a with tiles of @p rows rows is one for @p b. */
+static bool serves(const ferrum_cuda_plan_problem_t *a, uint32_t rows,
+                   const ferrum_cuda_plan_problem_t *b)
 {
-    return a->num_experts == b->num_experts && a->first_expert == b->first_expert &&
-           a->tiles.family == b->tiles.family && a->tiles.capability == b->tiles.capability &&
-           a->tiles.wgmma == b->tiles.wgmma && a->tiles.outputs == b->tiles.outputs &&
-           a->tiles.experts == b->tiles.experts && a->tiles.pairs == b->tiles.pairs;
+    return a->first_expert == b->first_expert && a->tiles.experts == b->tiles.experts &&
+           a->tiles.pairs == b->tiles.pairs && rows == ferrum_cuda_choose_tile(&b->tiles)->rows;
 }
 
 ferrum_status_t ferrum_cuda_want_plan(ferrum_context_t *ctx,
@@ -118,7 +119,7 @@ ferrum_status_t ferrum_cuda_want_plan(ferrum_context_t *ctx,
             return FERRUM_OUT_OF_MEMORY;
     }
     *out_planned = made && ctx->ahead->ids == ids && !atomic_load(&ids->freed) &&
-                   same_problem(&ctx->ahead->problem, problem);
+                   serves(&ctx->ahead->problem, ctx->ahead->rows, problem);
     ctx->ahead->problem = *problem;
     if (ctx->capturing || ctx->scratch[FERRUM_CUDA_SCRATCH_TICKETS])
         return FERRUM_OK;

@@ -27,6 +27,7 @@ typedef struct ferrum_cuda_plan_problem {
 struct ferrum_cuda_plan_ahead {
     bool made; /**< a plan lies in the scratch; the next call on the context ends that */
     ferrum_cuda_plan_problem_t problem; /**< of the last forward; its pairs: of the plan */
+    uint32_t rows;                      /**< per tile of the plan */
     ferrum_cuda_memory_t *ids;          /**< that it was made for, kept; or NULL */
 };
 
