@@ -334,10 +334,52 @@ START_TEST(failures_fall_back_to_eager)
 }
 END_TEST
 
+/* Sizes that passes are padded to: all up to 8, four to every doubling, no more than there may be;
+ * none where nothing is captured. */
+START_TEST(sizes_of_passes)
+{
+    static const struct {
+        uint32_t rows, most, padded;
+    } sizes[] = {
+        {1, 64, 1},
+        {7, 64, 7},
+        {8, 64, 8},
+        {9, 64, 10},
+        {10, 64, 10},
+        {15, 64, 16},
+        {17, 64, 20},
+        {32, 64, 32},
+        {33, 64, 40},
+        {57, 64, 64},
+        {65, 512, 80},
+        {500, 512, 512},
+        {57, 60, 60},
+        {9, 9, 9},
+        {12, 9, 12},
+        {511, 511, 511},
+        {UINT32_MAX, 5, UINT32_MAX},
+    };
+    open_with("1");
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        ck_assert_uint_eq(ferrum_model_pad_rows(model, sizes[i].rows, sizes[i].most),
+                          sizes[i].rows); /* the cpu backend has no graphs */
+        model->graph.pads = true;
+        ck_assert_uint_eq(ferrum_model_pad_rows(model, sizes[i].rows, sizes[i].most),
+                          sizes[i].padded);
+        model->graph.pads = false;
+    }
+    model->graph.pads = model->graph.failed = true;
+    ck_assert_uint_eq(ferrum_model_pad_rows(model, 9, 64), 9);
+    model->graph.pads = false;
+    tear_down();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("model_graph");
     TCase *tests = tcase_create("all");
+    tcase_add_test(tests, sizes_of_passes);
     tcase_add_test(tests, no_graphs_on_cpu);
     tcase_add_test(tests, small_batches_stay_eager);
     tcase_add_test(tests, single_requests_are_captured);
