@@ -56,7 +56,7 @@ done
 grep -q 'ops *moe_fused *21 native' tests/cuda/select.out
 
 ./ferrum bench moe -b cuda --format q8_0 --hidden 64 --intermediate 32 --experts 4 --top-k 2 \
-    --tokens 4,32 --layers 1 --seconds 0 -o csv 2>tests/cuda/select.err >tests/cuda/select.out
+    --tokens 1,32 --layers 1 --seconds 0 -o csv 2>tests/cuda/select.err >tests/cuda/select.out
 # Launches, replays, syncs, allocations, copies and memsets per call are the last columns.
 awk -F, '{ print $(NF - 5) "," $(NF - 4) "," $(NF - 2) "," $NF }' tests/cuda/select.out \
     >tests/cuda/select.err

@@ -49,6 +49,7 @@ static void open_fake(void)
 {
     find_fake();
     load(library);
+    cuda.act = FERRUM_DTYPE_F16; /* a device's own choice */
     EXPECT_OK(cuda.be->device_open(&cuda.host.host, NULL, &cuda.device, &err));
     EXPECT_OK(cuda.be->context_new(cuda.device, NULL, &cuda.ctx, &err));
 }
