@@ -29,6 +29,7 @@ static void load(const char *gemm)
     choice = gemm;
     cuda_load();
     cuda.host.host.option = option;
+    cuda.act = FERRUM_DTYPE_F16; /* what a device takes when nobody says */
 }
 
 static void find_fake(void)
@@ -49,7 +50,6 @@ static void open_fake(void)
 {
     find_fake();
     load(library);
-    cuda.act = FERRUM_DTYPE_F16; /* a device's own choice */
     EXPECT_OK(cuda.be->device_open(&cuda.host.host, NULL, &cuda.device, &err));
     EXPECT_OK(cuda.be->context_new(cuda.device, NULL, &cuda.ctx, &err));
 }
