@@ -57,7 +57,8 @@ WGMMA(64, bf16)
 WGMMA(128, f16)
 WGMMA(128, bf16)
 
-/* Thread 64 sends `count` parts of 256 bytes through two places; threads 0..63 add them up. */
+/* Thread 64 of a block sends `count` parts of 256 bytes through two places; threads 0..63 add them
+ * up. */
 FERRUM_KERNEL_SM90A(96, wrap_mbarrier, const uint32_t *in, uint32_t *out, uint32_t count)
 {
     uint64_t *full = gpu::shared_memory<uint64_t>(), *empty = full + 2;
@@ -87,7 +88,7 @@ FERRUM_KERNEL_SM90A(96, wrap_mbarrier, const uint32_t *in, uint32_t *out, uint32
             sum = sum * 3 + places[i % 2 * 64 + (thread ^ 1)];
             gpu::mbarrier_arrive(empty + i % 2);
         }
-        out[thread] = sum;
+        out[gpu::block_x() * 64 + thread] = sum;
     }
 }
 

@@ -93,17 +93,17 @@ END_TEST
 /* Copies through two places, for several phases. */
 START_TEST(barriers)
 {
-    uint32_t in[9 * 64], out[64], count = (uint32_t)_i;
+    uint32_t in[9 * 64], out[2 * 64], count = (uint32_t)_i;
 
     for (size_t i = 0; i < sizeof in / sizeof in[0]; i++)
         in[i] = fixture_random();
     CUdeviceptr din = fixture_upload(in, sizeof in), dout = fixture_upload(out, sizeof out);
     fixture_launch("wrap_mbarrier", 2, 96, 128 + 512, (void *[]){&din, &dout, &count});
     fixture_download(out, dout, sizeof out);
-    for (uint32_t thread = 0; thread < 64; thread++) {
+    for (uint32_t thread = 0; thread < 2 * 64; thread++) {
         uint32_t sum = 0;
         for (uint32_t i = 0; i < count; i++)
-            sum = sum * 3 + in[i * 64 + (thread ^ 1)];
+            sum = sum * 3 + in[i * 64 + (thread % 64 ^ 1)];
         ck_assert_uint_eq(out[thread], sum);
     }
     fixture_free(din);
