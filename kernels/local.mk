@@ -79,7 +79,7 @@ kernels_libferrum_kernels_avx512vnni_la_CPPFLAGS = $(kernels_cppflags)
 kernels_libferrum_kernels_avx512vnni_la_CFLAGS = $(AM_CFLAGS) $(avx512vnni_cflags)
 kernels_libferrum_kernels_avx512vnni_la_SOURCES = \
 	kernels/x86/packed_avx512vnni.c \
-	kernels/x86/packed_few_avx512vnni.c \
+	kernels/x86/packed_direct_avx512vnni.c \
 	kernels/x86/packed_avx512vnni.h \
 	kernels/x86/quantise_avx512vnni.c \
 	kernels/x86/set_avx512vnni.c \

@@ -7,9 +7,7 @@
 
 enum {
     ROWS = FERRUM_PANEL_ROWS,
-    PREFETCH_BYTES =
-        6144, /* asked for ahead of a unit: what a thread reads in one memory latency */
-    LINE = 64
+    TILE_CELLS = 4 * 2 * ROWS * FERRUM_CPU_FFN_BLOCK_ROWS /* gate's and up's outputs at a time */
 };
 
 /** Quantised input rows of one role. */
@@ -90,35 +88,39 @@ static void product(const forward_t *f, const ferrum_packed_matrix_t *matrix, co
                                     x_rows, block->rows, y, ldy);
 }
 
-/** Outputs of one gate panel and its up panel: gate_t and up_t in a row of the tile. */
+/** Outputs of @p panels gate panels and as many up panels: in a row of the tile gate_t and up_t
+ * take turns panel by panel. */
 static void pair_product(const forward_t *f, const ferrum_cpu_ffn_block_t *block, uint32_t panel,
-                         const uint8_t *next, float *tile)
+                         uint32_t panels, const uint8_t *next, float *tile)
 {
     const ferrum_cpu_matrix_t *gate = &f->gate.matrices[block->expert];
     const ferrum_cpu_matrix_t *up = &f->up.matrices[block->expert];
+    const size_t stride = (size_t)panels * 2 * ROWS;
 
     if (up->packed.panels == gate->packed.panels + gate->packed.panel_bytes) {
         /* They take turns in memory, which makes them one matrix. */
         ferrum_packed_matrix_t both = gate->packed;
         both.n *= 2;
         both.panel_stride = both.panel_bytes;
-        product(f, &both, &f->gate, block, 2 * panel * ROWS, 2 * ROWS, next, tile, 2 * ROWS);
-    } else {
-        product(f, &gate->packed, &f->gate, block, panel * ROWS, ROWS, panel_at(up, panel), tile,
-                2 * ROWS);
-        product(f, &up->packed, &f->up, block, panel * ROWS, ROWS, next, tile + ROWS, 2 * ROWS);
+        product(f, &both, &f->gate, block, 2 * panel * ROWS, 2 * panels * ROWS, next, tile, stride);
+        return;
+    }
+    for (uint32_t p = panel; p < panel + panels; p++, tile += 2 * (size_t)ROWS) {
+        const uint8_t *after = p + 1 < panel + panels ? panel_at(gate, p + 1) : next;
+        product(f, &gate->packed, &f->gate, block, p * ROWS, ROWS, panel_at(up, p), tile, stride);
+        product(f, &up->packed, &f->up, block, p * ROWS, ROWS, after, tile + ROWS, stride);
     }
 }
 
-/** Outputs of a tile, apart, with their biases. */
+/** Outputs of a panel, apart, with their biases. */
 static void split_tile(const forward_t *f, const ferrum_cpu_ffn_block_t *block, uint32_t panel,
-                       const float *tile, float *gate, float *up)
+                       const float *tile, size_t stride, float *gate, float *up)
 {
     const float *gate_bias = f->gate.matrices[block->expert].bias;
     const float *up_bias = f->up.matrices[block->expert].bias;
     const ferrum_vector_ops_t *vector = ferrum_cpu_vector(f->ctx);
 
-    for (uint32_t t = 0; t < block->rows; t++, tile += 2 * ROWS, gate += ROWS, up += ROWS) {
+    for (uint32_t t = 0; t < block->rows; t++, tile += stride, gate += ROWS, up += ROWS) {
         memcpy(gate, tile, ROWS * sizeof *gate);
         memcpy(up, tile + ROWS, ROWS * sizeof *up);
         if (gate_bias)
@@ -128,25 +130,38 @@ static void split_tile(const forward_t *f, const ferrum_cpu_ffn_block_t *block, 
     }
 }
 
+/** Panels at a time: what a product prepares once per call is worth several. */
+static uint32_t panels_at_once(const ferrum_cpu_ffn_block_t *block, uint32_t left)
+{
+    const uint32_t most = TILE_CELLS / (2 * ROWS * block->rows);
+
+    return left < most ? left : most;
+}
+
 static void gate_up_unit(const forward_t *f, const ferrum_cpu_ffn_unit_t *unit, const uint8_t *next)
 {
     enum {
         CELLS = FERRUM_CPU_FFN_BLOCK_ROWS * ROWS
     };
-    float tile[2 * CELLS], gate[CELLS], up[CELLS];
+    float tile[TILE_CELLS], gate[CELLS], up[CELLS];
     ferrum_cpu_ffn_block_t *block = &f->plan.blocks[unit->block];
+    const ferrum_cpu_matrix_t *weights = &f->gate.matrices[block->expert];
     const size_t intermediate = f->ffn->intermediate;
+    const uint32_t end = unit->panel + unit->panels;
 
-    for (uint32_t panel = unit->panel; panel < unit->panel + unit->panels; panel++) {
-        float *out = f->hidden + block->row * intermediate + (size_t)panel * ROWS;
-        const bool last = panel + 1 == unit->panel + unit->panels;
-        pair_product(f, block, panel,
-                     last ? next : panel_at(&f->gate.matrices[block->expert], panel + 1), tile);
-        split_tile(f, block, panel, tile, gate, up);
-        ferrum_cpu_activate(ferrum_cpu_vector(f->ctx), &f->ffn->activation, gate, up, gate,
-                            (size_t)block->rows * ROWS);
-        for (uint32_t t = 0; t < block->rows; t++)
-            memcpy(out + t * intermediate, gate + (size_t)t * ROWS, ROWS * sizeof *out);
+    for (uint32_t first = unit->panel, panels; first < end; first += panels) {
+        panels = panels_at_once(block, end - first);
+        pair_product(f, block, first, panels,
+                     first + panels < end ? panel_at(weights, first + panels) : next, tile);
+        for (uint32_t p = 0; p < panels; p++) {
+            float *out = f->hidden + block->row * intermediate + (size_t)(first + p) * ROWS;
+            split_tile(f, block, first + p, tile + 2 * (size_t)p * ROWS, (size_t)panels * 2 * ROWS,
+                       gate, up);
+            ferrum_cpu_activate(ferrum_cpu_vector(f->ctx), &f->ffn->activation, gate, up, gate,
+                                (size_t)block->rows * ROWS);
+            for (uint32_t t = 0; t < block->rows; t++)
+                memcpy(out + t * intermediate, gate + (size_t)t * ROWS, ROWS * sizeof *out);
+        }
     }
     if (atomic_fetch_sub_explicit(&block->panels_left, unit->panels, memory_order_acq_rel) !=
         unit->panels)

@@ -302,14 +302,6 @@ static void multiply_panels(const call_t *call, uint32_t first, uint32_t panels,
     }
 }
 
-/** Lanes of a panel of rows [row, end). */
-static __mmask16 lanes_of(uint32_t panel, uint32_t row, uint32_t end)
-{
-    const uint32_t from = panel * ROWS < row ? row - panel * ROWS : 0;
-    const uint32_t to = end - panel * ROWS < ROWS ? end - panel * ROWS : ROWS;
-    return (__mmask16)((1u << to) - (1u << from));
-}
-
 void ferrum_packed_product_avx512vnni(const ferrum_packed_matrix_t *m,
                                       ferrum_packed_precision_t precision, uint32_t row,
                                       uint32_t rows, const uint8_t *x, size_t x_stride,
@@ -319,15 +311,16 @@ void ferrum_packed_product_avx512vnni(const ferrum_packed_matrix_t *m,
     const uint32_t end = row + rows, last = (end + ROWS - 1) / ROWS;
     if (rows == 0 || tokens == 0)
         return;
-    if (tokens <= FERRUM_PACKED_FEW) {
-        ferrum_packed_few_avx512vnni(m, precision, row, rows, x, x_stride, x_rows, tokens, y, ldy);
+    if (tokens <= ferrum_packed_direct_most(m->kind)) {
+        ferrum_packed_direct_avx512vnni(m, precision, row, rows, x, x_stride, x_rows, tokens, y,
+                                        ldy);
         return;
     }
     for (uint32_t panel = row / ROWS; panel < last;) {
         const uint32_t panels = last - panel < PANELS ? last - panel : PANELS;
         tile_t tile = {.fold = ferrum_packed_fold(m), .ldy = (ptrdiff_t)ldy};
         for (uint32_t p = 0; p < panels; p++)
-            tile.lanes[p] = lanes_of(panel + p, row, end);
+            tile.lanes[p] = ferrum_panel_lanes(panel + p, row, end);
         /* Lanes before `row` are masked, and so is y before its begin. */
         tile.y = y + ((ptrdiff_t)panel * ROWS - (ptrdiff_t)row);
         tile.more = panel + panels < last;

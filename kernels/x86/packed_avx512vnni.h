@@ -25,31 +25,40 @@ typedef void ferrum_unpack_fn(const ferrum_packed_matrix_t *matrix, const uint8_
 /** Unpackers by kind, FAST and ACCURATE. */
 extern ferrum_unpack_fn *const ferrum_unpack_avx512vnni[FERRUM_PACKED_KINDS][2];
 
-/** X(kind, groups per ACCURATE fold) for every kind, as in ferrum_packed_traits(). */
-#define FERRUM_PACKED_KINDS_AND_FOLDS(X)                                                           \
-    X(Q4_0, 1)                                                                                     \
-    X(Q4_1, 1)                                                                                     \
-    X(Q5_0, 1)                                                                                     \
-    X(Q5_1, 1)                                                                                     \
-    X(Q8_0, 1)                                                                                     \
-    X(IQ4_NL, 1)                                                                                   \
-    X(MXFP4, 1)                                                                                    \
-    X(Q2_K, 8)                                                                                     \
-    X(Q3_K, 8)                                                                                     \
-    X(Q4_K, 4)                                                                                     \
-    X(Q5_K, 2)                                                                                     \
-    X(Q6_K, 1)                                                                                     \
-    X(IQ4_XS, 1)                                                                                   \
-    X(GPTQ4, 0)                                                                                    \
-    X(GPTQ8, 0)
+/** X(kind, groups per ACCURATE fold as in ferrum_packed_traits(), pass, most): codes meet up to
+ *  `pass` tokens as they come out of the panel, and up to `most` tokens, in one or two passes, that
+ *  is faster than an unpacked copy. Halves of groups have too many sums for more than three. */
+#define FERRUM_PACKED_EACH_KIND(X)                                                                 \
+    X(Q4_0, 1, 8, 16)                                                                              \
+    X(Q4_1, 1, 8, 16)                                                                              \
+    X(Q5_0, 1, 8, 16)                                                                              \
+    X(Q5_1, 1, 8, 8)                                                                               \
+    X(Q8_0, 1, 8, 16)                                                                              \
+    X(IQ4_NL, 1, 8, 16)                                                                            \
+    X(MXFP4, 1, 8, 16)                                                                             \
+    X(Q2_K, 8, 3, 3)                                                                               \
+    X(Q3_K, 8, 3, 3)                                                                               \
+    X(Q4_K, 4, 8, 16)                                                                              \
+    X(Q5_K, 2, 8, 8)                                                                               \
+    X(Q6_K, 1, 3, 3)                                                                               \
+    X(IQ4_XS, 1, 8, 16)                                                                            \
+    X(GPTQ4, 0, 8, 16)                                                                             \
+    X(GPTQ8, 0, 8, 16)
 
-enum {
-    FERRUM_PACKED_FEW = 3 /**< tokens for which ferrum_packed_few_avx512vnni is faster */
-};
-
-/** The product for at most FERRUM_PACKED_FEW tokens. */
-ferrum_packed_product_fn ferrum_packed_few_avx512vnni;
+/** The product for at most ferrum_packed_direct_most() tokens: without an unpacked copy. */
+ferrum_packed_product_fn ferrum_packed_direct_avx512vnni;
+/** Up to how many tokens that is faster. */
+uint32_t ferrum_packed_direct_most(ferrum_packed_kind_t kind);
 ferrum_packed_quantise_fn ferrum_packed_quantise_avx512vnni;
 ferrum_packed_product_fn ferrum_packed_product_avx512vnni;
+
+/** Lanes of panel number @p panel that rows [row, end) have. */
+static inline uint16_t ferrum_panel_lanes(uint32_t panel, uint32_t row, uint32_t end)
+{
+    const uint32_t first = panel * FERRUM_PANEL_ROWS;
+    const uint32_t from = first < row ? row - first : 0;
+    const uint32_t to = end - first < FERRUM_PANEL_ROWS ? end - first : FERRUM_PANEL_ROWS;
+    return (uint16_t)((1u << to) - (1u << from));
+}
 
 #endif /* FERRUM_KERNELS_PACKED_AVX512VNNI_H */

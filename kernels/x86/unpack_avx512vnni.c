@@ -115,7 +115,7 @@ INLINE void unpack_block(const ferrum_packed_matrix_t *m, const uint8_t *panel,
     }
 }
 
-#define DEFINE(kind, fold)                                                                         \
+#define DEFINE(kind, fold, pass, fast)                                                             \
     static void fast_##kind(const ferrum_packed_matrix_t *m, const uint8_t *panel,                 \
                             const uint8_t *ahead, uint32_t first, uint32_t groups,                 \
                             ferrum_unpacked_t *out)                                                \
@@ -130,8 +130,8 @@ INLINE void unpack_block(const ferrum_packed_matrix_t *m, const uint8_t *panel,
         unpack_block(m, panel, ahead, first, groups, FERRUM_PACKED_##kind, fold,                   \
                      FERRUM_PACKED_ACCURATE, out);                                                 \
     }
-#define ROW(kind, fold) [FERRUM_PACKED_##kind] = {fast_##kind, accurate_##kind},
-FERRUM_PACKED_KINDS_AND_FOLDS(DEFINE)
+#define ROW(kind, fold, pass, fast) [FERRUM_PACKED_##kind] = {fast_##kind, accurate_##kind},
+FERRUM_PACKED_EACH_KIND(DEFINE)
 
 ferrum_unpack_fn *const ferrum_unpack_avx512vnni[FERRUM_PACKED_KINDS][2] = {
-    FERRUM_PACKED_KINDS_AND_FOLDS(ROW)};
+    FERRUM_PACKED_EACH_KIND(ROW)};
