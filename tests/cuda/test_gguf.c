@@ -279,6 +279,51 @@ START_TEST(left_out)
 }
 END_TEST
 
+static const char *precision_option;
+
+static const char *option(void *self, const char *name)
+{
+    (void)self;
+    return strcmp(name, "FERRUM_PRECISION") == 0     ? precision_option
+           : strcmp(name, "FERRUM_CUDA_DRIVER") == 0 ? cuda.driver
+                                                     : NULL;
+}
+
+/** How an object runs that asks for @p precision. */
+static void expect_kernel(ferrum_precision_t precision, const char *kernel)
+{
+    ferrum_expert_ffn_info_t info = {.head = FERRUM_HEAD(ferrum_expert_ffn_info_t)};
+
+    layer.desc.precision = precision;
+    EXPECT_OK(cuda.mf->expert_ffn_create(cuda.device, &layer.desc, &ffn, &err));
+    EXPECT_OK(cuda.mf->expert_ffn_info(ffn, &info, &err));
+    ck_assert_str_eq(info.kernel, kernel);
+    cuda.mf->expert_ffn_release(ffn);
+}
+
+/** The option is for objects that ask for nothing, and has two values. */
+START_TEST(by_option)
+{
+    const layer_shape_t shape = {false, 1, 32, 32, 1};
+    const ferrum_weight_format_t formats[] = {F(Q4_0), F(Q4_0), F(Q8_0)};
+
+    cuda_load();
+    cuda.host.host.option = option;
+    precision_option = "quick";
+    EXPECT_FAILS(cuda.be->device_open(&cuda.host.host, NULL, &cuda.device, &err),
+                 FERRUM_INVALID_ARGUMENT, "neither accurate nor fast");
+    precision_option = _i ? "fast" : "accurate";
+    EXPECT_OK(cuda.be->device_open(&cuda.host.host, NULL, &cuda.device, &err));
+    EXPECT_OK(cuda.be->context_new(cuda.device, NULL, &cuda.ctx, &err));
+    layer_make_of(&layer, &shape, formats);
+    expect_kernel(FERRUM_PRECISION_DEFAULT, _i ? "int8 q4_0/q8_0" : "mma q4_0/q8_0");
+    expect_kernel(FERRUM_PRECISION_ACCURATE, "mma q4_0/q8_0");
+    expect_kernel(FERRUM_PRECISION_FAST, "int8 q4_0/q8_0");
+    layer_free(&layer);
+    cuda_close();
+}
+END_TEST
+
 /** A scale beyond the range of its neighbours, zero, infinite: a row does not spoil the others. */
 START_TEST(odd_scales)
 {
@@ -318,6 +363,7 @@ int main(void)
     tcase_add_loop_test(test, steady_and_captured, 0, 4);
     tcase_add_loop_test(test, gaussian_rows, 0, 4);
     tcase_add_loop_test(test, left_out, 0, 2);
+    tcase_add_loop_test(test, by_option, 0, 2);
     tcase_add_test(test, odd_scales);
     suite_add_tcase(suite, test);
     TCase *races = tcase_create("small");
