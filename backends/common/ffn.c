@@ -3,6 +3,7 @@
 #include "backends/common/check.h"
 
 #include <math.h>
+#include <string.h>
 
 ferrum_status_t ferrum_check_ffn_desc(const ferrum_expert_ffn_desc_t *desc, uint32_t *out_local,
                                       ferrum_error_t *err)
@@ -21,6 +22,19 @@ ferrum_status_t ferrum_check_ffn_desc(const ferrum_expert_ffn_desc_t *desc, uint
         return ferrum_fail(err, FERRUM_UNSUPPORTED, FERRUM_REASON_PRECISION,
                            "expert_ffn_create: unknown precision %u", desc->precision);
     *out_local = local;
+    return FERRUM_OK;
+}
+
+ferrum_status_t ferrum_precision_option(const ferrum_host_t *host,
+                                        ferrum_precision_t *out_precision, ferrum_error_t *err)
+{
+    const char *text = host->option ? host->option(host->self, "FERRUM_PRECISION") : NULL;
+
+    if (text && *text && strcmp(text, "accurate") != 0 && strcmp(text, "fast") != 0)
+        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_PRECISION,
+                           "FERRUM_PRECISION=%.40s is neither accurate nor fast", text);
+    *out_precision =
+        text && strcmp(text, "fast") == 0 ? FERRUM_PRECISION_FAST : FERRUM_PRECISION_ACCURATE;
     return FERRUM_OK;
 }
 

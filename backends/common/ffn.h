@@ -21,6 +21,9 @@ typedef struct ferrum_ffn_role {
 /** Sizes, the range of experts and the precision; how many experts live here. */
 ferrum_status_t ferrum_check_ffn_desc(const ferrum_expert_ffn_desc_t *desc, uint32_t *out_local,
                                       ferrum_error_t *err);
+/** What the option FERRUM_PRECISION asks for: ACCURATE or FAST; INVALID_ARGUMENT if neither. */
+ferrum_status_t ferrum_precision_option(const ferrum_host_t *host,
+                                        ferrum_precision_t *out_precision, ferrum_error_t *err);
 /** A role's source is GGUF or GPTQ, of its shape. Its arrays are for the loader to check. */
 ferrum_status_t ferrum_check_ffn_role(const ferrum_ffn_role_t *role,
                                       const ferrum_expert_weights_t *source, ferrum_error_t *err);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #define _POSIX_C_SOURCE 200809L
 
+#include "backends/common/ffn.h"
 #include "backends/cpu/device.h"
 #include "backends/cpu/entries.h"
 
@@ -121,25 +122,12 @@ static ferrum_status_t check_options(const ferrum_device_options_t *options, fer
     return FERRUM_OK;
 }
 
-static ferrum_status_t select_precision(const ferrum_host_t *host,
-                                        ferrum_packed_precision_t *out_precision,
-                                        ferrum_error_t *err)
-{
-    const char *text = host->option ? host->option(host->self, "FERRUM_PRECISION") : NULL;
-
-    if (text && *text && strcmp(text, "accurate") != 0 && strcmp(text, "fast") != 0)
-        return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_PRECISION,
-                           "FERRUM_PRECISION=%.40s is neither accurate nor fast", text);
-    *out_precision =
-        text && strcmp(text, "fast") == 0 ? FERRUM_PACKED_FAST : FERRUM_PACKED_ACCURATE;
-    return FERRUM_OK;
-}
-
 ferrum_status_t ferrum_cpu_device_open(const ferrum_host_t *host,
                                        const ferrum_device_options_t *options,
                                        ferrum_device_t **out_device, ferrum_error_t *err)
 {
     ferrum_device_t opened = {.host = host};
+    ferrum_precision_t precision;
     ferrum_cpu_memory_t memory;
 
     FERRUM_CHECK_POINTER(out_device, err);
@@ -149,7 +137,7 @@ ferrum_status_t ferrum_cpu_device_open(const ferrum_host_t *host,
     opened.kernels = ferrum_kernel_select(opened.features);
     opened.gptq_matmul = ferrum_kernel_gptq_matmul(opened.kernels, opened.features);
     opened.packed = ferrum_kernel_packed(opened.kernels, opened.features);
-    FERRUM_TRY(select_precision(host, &opened.precision, err));
+    FERRUM_TRY(ferrum_precision_option(host, &precision, err));
     FERRUM_TRY(ferrum_cpu_alloc(&opened, sizeof opened, "a device", &memory, err));
 
     ferrum_device_t *device = memory.ptr;
@@ -158,7 +146,8 @@ ferrum_status_t ferrum_cpu_device_open(const ferrum_host_t *host,
     device->kernels = opened.kernels;
     device->gptq_matmul = opened.gptq_matmul;
     device->packed = opened.packed;
-    device->precision = opened.precision;
+    device->precision =
+        precision == FERRUM_PRECISION_FAST ? FERRUM_PACKED_FAST : FERRUM_PACKED_ACCURATE;
     atomic_init(&device->refs, 1);
     *out_device = device;
     return FERRUM_OK;

@@ -2,6 +2,7 @@
 /* Devices: options, the primary context, the kernels, and host memory. */
 #include "backends/cuda/device.h"
 
+#include "backends/common/ffn.h"
 #include "backends/cuda/cublaslt.h"
 #include "backends/cuda/entries.h"
 
@@ -223,15 +224,18 @@ ferrum_status_t ferrum_cuda_device_open(const ferrum_host_t *host,
 {
     uint32_t ordinal = 0;
     ferrum_dtype_t act = FERRUM_DTYPE_F16;
+    ferrum_precision_t precision = FERRUM_PRECISION_ACCURATE;
 
     FERRUM_CHECK_POINTER(out_device, err);
     FERRUM_TRY(check_host(host, err));
     FERRUM_TRY(choose(host, options, &ordinal, &act, err));
+    FERRUM_TRY(ferrum_precision_option(host, &precision, err));
     ferrum_device_t *device = ferrum_cuda_host_alloc(host, sizeof *device, "a device", err);
     if (!device)
         return FERRUM_OUT_OF_MEMORY;
     atomic_init(&device->refs, 1);
     device->host = host;
+    device->precision = precision;
     device->ordinal = ordinal;
     device->act = act;
     const ferrum_status_t status = load(device, err);

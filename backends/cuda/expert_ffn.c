@@ -5,11 +5,14 @@
 #include "backends/cuda/entries.h"
 #include "backends/cuda/problems.h"
 
+/** Stated error of two products with int8 activations, as much as in the cpu backend. */
+#define FAST_ERROR_BOUND (2 * 1.6e-2F)
+
 /** How the roles are to lie. */
 typedef struct ffn_layout {
     bool gate_up_tiles; /**< one launch takes both: both in tiles of one kind, or neither */
     bool down_tiles;
-    bool gate_up_blocks, down_blocks; /**< the same of block formats */
+    uint32_t gate_up_blocks, down_blocks; /**< of block formats: their layout, or 0 */
     ferrum_cuda_w4_order_t gate_up, down;
     uint16_t *inputs, *hidden; /**< what these point to, NULL: in order */
     const char *note;
@@ -18,7 +21,7 @@ typedef struct ffn_layout {
 /** Load one role into @p out_weights, which the caller frees whatever happens. */
 static ferrum_status_t load_role(ferrum_device_t *device, const ferrum_expert_weights_t *source,
                                  const ferrum_ffn_role_t *role, const ferrum_cuda_w4_order_t *tiles,
-                                 bool blocks, ferrum_cuda_weights_t *out_weights,
+                                 uint32_t blocks, ferrum_cuda_weights_t *out_weights,
                                  ferrum_error_t *err)
 {
     FERRUM_TRY(source->gptq
@@ -79,6 +82,24 @@ static bool same_order(const ferrum_expert_weights_t *gate, const ferrum_expert_
     return true;
 }
 
+/** int8 takes all three: what gate and up make as int8 down has to take, and x is quantised once.
+ */
+static void plan_blocks(const ferrum_device_t *device, const ferrum_expert_ffn_desc_t *desc,
+                        ffn_layout_t *layout)
+{
+    const bool gate_up = fits_blocks(desc->gate) && fits_blocks(desc->up);
+    const bool down = fits_blocks(desc->down);
+    const ferrum_precision_t precision =
+        desc->precision == FERRUM_PRECISION_DEFAULT ? device->precision : desc->precision;
+    const bool int8 = precision == FERRUM_PRECISION_FAST && gate_up && down;
+    const uint32_t tiles = int8                               ? FERRUM_LAYOUT_GGUF_TILES_INT8
+                           : device->act == FERRUM_DTYPE_BF16 ? FERRUM_LAYOUT_GGUF_TILES_BF16
+                                                              : FERRUM_LAYOUT_GGUF_TILES_F16;
+
+    layout->gate_up_blocks = gate_up ? tiles : 0;
+    layout->down_blocks = down ? tiles : 0;
+}
+
 /** Decide, and sort what is to be sorted; the caller frees it whatever happens. */
 static ferrum_status_t plan_layout(ferrum_device_t *device, const ferrum_expert_ffn_desc_t *desc,
                                    const ferrum_ffn_role_t roles[3], ffn_layout_t *layout,
@@ -87,8 +108,7 @@ static ferrum_status_t plan_layout(ferrum_device_t *device, const ferrum_expert_
     const ferrum_expert_weights_t *gate = desc->gate, *up = desc->up, *down = desc->down;
     const uint32_t experts = roles[0].experts;
 
-    layout->gate_up_blocks = fits_blocks(gate) && fits_blocks(up);
-    layout->down_blocks = fits_blocks(down);
+    plan_blocks(device, desc, layout);
     layout->down_tiles = fits_tiles(down, experts);
     layout->gate_up_tiles = fits_tiles(gate, experts) && fits_tiles(up, experts) &&
                             gate->gptq[0]->scales_dtype == up->gptq[0]->scales_dtype &&
@@ -164,6 +184,7 @@ static ferrum_status_t load_ffn(ferrum_expert_ffn_t *ffn, const ferrum_expert_ff
         status = load_roles(ffn, desc, roles, &layout, err);
     free_layout(ffn->device, roles, &layout);
     ffn->note = layout.note;
+    ffn->int8 = layout.down_blocks == FERRUM_LAYOUT_GGUF_TILES_INT8;
     return status;
 }
 
@@ -210,6 +231,14 @@ void ferrum_cuda_expert_ffn_release(ferrum_expert_ffn_t *ffn)
     ferrum_cuda_object_free(ffn->device, ffn, sizeof *ffn);
 }
 
+/** How gate, up and down are multiplied. */
+static const char *kernel_name(const ferrum_expert_ffn_t *ffn)
+{
+    if (ffn->int8)
+        return "int8";
+    return ferrum_cuda_tiled(&ffn->gate.gpu) && ferrum_cuda_tiled(&ffn->down.gpu) ? "mma" : "fma";
+}
+
 /** "q4_k", "gptq4". */
 static void format_name(const ferrum_cuda_weights_t *weights, char name[static 16])
 {
@@ -235,15 +264,13 @@ ferrum_status_t ferrum_cuda_expert_ffn_info(const ferrum_expert_ffn_t *ffn,
         .local_experts = ffn->local_experts,
         .bytes = ffn->gate.bytes + ffn->up.bytes + ffn->down.bytes,
         .source_bytes = ffn->gate.source_bytes + ffn->up.source_bytes + ffn->down.source_bytes,
-        .error_bound = ferrum_cuda_error_bound(ffn->device),
+        .error_bound = ffn->int8 ? FAST_ERROR_BOUND : ferrum_cuda_error_bound(ffn->device),
     };
     format_name(&ffn->gate, gate);
     format_name(&ffn->up, up);
     format_name(&ffn->down, down);
     const bool alike = ffn->gate.format == ffn->up.format && ffn->gate.bits == ffn->up.bits;
-    (void)snprintf(info.kernel, sizeof info.kernel, "%s %s%s%s/%s%s",
-                   ferrum_cuda_tiled(&ffn->gate.gpu) && ferrum_cuda_tiled(&ffn->down.gpu) ? "mma"
-                                                                                          : "fma",
-                   gate, alike ? "" : "/", alike ? "" : up, down, ffn->note);
+    (void)snprintf(info.kernel, sizeof info.kernel, "%s %s%s%s/%s%s", kernel_name(ffn), gate,
+                   alike ? "" : "/", alike ? "" : up, down, ffn->note);
     return ferrum_fill_struct(__func__, out_info, FERRUM_EXPERT_FFN_INFO_MIN_SIZE, &info, err);
 }

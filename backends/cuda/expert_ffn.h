@@ -22,6 +22,7 @@ struct ferrum_expert_ffn {
     ferrum_cuda_weights_t gate;
     ferrum_cuda_weights_t up;
     ferrum_cuda_weights_t down;
+    bool int8;        /**< all three in tiles for int8 activations */
     const char *note; /**< why not in tiles, or how: for info; never NULL */
 };
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The routed experts end to end. Few pairs: gate_up and down per pair, combine: 3 launches. Many: a
- * stable order by expert first, padded to tiles, unless the routing has made it: 4 launches. Rows
- * are indexed by pair id throughout, so combining needs no map. Nothing here allocates, copies or
- * waits once scratch has grown.
+ * stable order by expert first, padded to tiles, unless the routing has made it: 4 launches. With
+ * int8 activations a launch before the products quantises x, and makes the plan if there is one to
+ * make: 4 launches always. Rows are indexed by pair id throughout, so combining needs no map.
+ * Nothing here allocates, copies or waits once scratch has grown.
  */
 #include "backends/cuda/entries.h"
 #include "backends/cuda/expert_ffn.h"
@@ -21,8 +22,10 @@ typedef struct forward {
     bool planned; /**< with the routing */
     ferrum_cuda_plan_problem_t problem;
     ferrum_plan_args_t plan;
-    CUdeviceptr hidden; /**< act [pairs, I] */
-    CUdeviceptr slots;  /**< f32 [pairs, h] */
+    CUdeviceptr x;              /**< act [tokens, h], or int8 */
+    CUdeviceptr hidden;         /**< act [pairs, I], or int8 */
+    uint64_t x_row, hidden_row; /**< from row to row, in elements or in bytes of int8 */
+    CUdeviceptr slots;          /**< f32 [pairs, h] */
 } forward_t;
 
 static ferrum_status_t check_args(ferrum_context_t *ctx, const ferrum_expert_ffn_t *ffn,
@@ -63,10 +66,17 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, forward_t *forward, ferrum
 {
     const ferrum_expert_ffn_t *ffn = forward->ffn;
     const uint64_t pairs = forward->pairs, experts = ffn->local_experts;
-    const uint64_t act_bytes = ferrum_dtype_bytes(ctx->device->act);
+    const uint64_t element = ffn->int8 ? 1 : ferrum_dtype_bytes(ctx->device->act);
 
+    forward->x = ferrum_cuda_at(forward->args->x, 0);
+    forward->x_row = ffn->int8 ? FERRUM_INT8_ROW_BYTES(ffn->hidden) : ffn->hidden;
+    forward->hidden_row = ffn->int8 ? FERRUM_INT8_ROW_BYTES(ffn->intermediate) : ffn->intermediate;
+    if (ffn->int8)
+        FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_INT8,
+                                       ferrum_size_mul(forward->args->tokens, forward->x_row),
+                                       &forward->x, err));
     FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_HIDDEN,
-                                   ferrum_size_mul3(pairs, ffn->intermediate, act_bytes),
+                                   ferrum_size_mul3(pairs, forward->hidden_row, element),
                                    &forward->hidden, err));
     FERRUM_TRY(ferrum_cuda_scratch(ctx, FERRUM_CUDA_SCRATCH_DOWN,
                                    ferrum_size_mul3(pairs, ffn->hidden, sizeof(float)),
@@ -80,12 +90,19 @@ static ferrum_status_t prepare(ferrum_context_t *ctx, forward_t *forward, ferrum
     return ferrum_cuda_place_plan(ctx, &forward->problem, forward->tile_rows, &forward->plan, err);
 }
 
+/** The plan, where there is one to make, and x as int8, where it is wanted: one launch at most. */
 static ferrum_status_t run_plan(ferrum_context_t *ctx, forward_t *forward, ferrum_error_t *err)
 {
+    const bool plans = forward->tile_rows > 1 && !forward->planned;
+    const ferrum_quantise_args_t quantise = {.x = ferrum_cuda_at(forward->args->x, 0),
+                                             .out = forward->x,
+                                             .rows = forward->args->tokens,
+                                             .k = forward->ffn->hidden};
+
     forward->plan.ids = ferrum_cuda_at(forward->args->ids, 0);
-    if (forward->tile_rows == 1 || forward->planned)
-        return FERRUM_OK;
-    return ferrum_cuda_plan(ctx, &forward->plan, err);
+    if (forward->ffn->int8)
+        return ferrum_cuda_plan_quantise(ctx, plans ? &forward->plan : NULL, &quantise, err);
+    return plans ? ferrum_cuda_plan(ctx, &forward->plan, err) : FERRUM_OK;
 }
 
 /** Blocks of 16, 64 and 128 rows are made for tiled weights; the other kernels cut them. */
@@ -107,7 +124,6 @@ static ferrum_status_t run_product(ferrum_context_t *ctx, const forward_t *forwa
     product->ids = planned ? forward->plan.sorted : ferrum_cuda_at(forward->args->ids, 0);
     product->experts = forward->plan.block_experts;
     product->total = forward->plan.total;
-    product->out_stride = product->w.n;
     product->rows = forward->pairs;
     product->num_experts = forward->ffn->local_experts;
     product->first_expert = forward->ffn->first_expert;
@@ -126,9 +142,10 @@ static ferrum_status_t run_products(ferrum_context_t *ctx, const forward_t *forw
     const ferrum_expert_ffn_t *ffn = forward->ffn;
     ferrum_product_args_t gate_up = {.w = ffn->gate.gpu,
                                      .up = ffn->up.gpu,
-                                     .x = ferrum_cuda_at(forward->args->x, 0),
+                                     .x = forward->x,
                                      .out = forward->hidden,
-                                     .outer = ffn->hidden,
+                                     .outer = forward->x_row,
+                                     .out_stride = forward->hidden_row,
                                      .top_k = forward->args->top_k,
                                      .activation = ffn->activation.kind,
                                      .alpha = ffn->activation.alpha,
@@ -136,7 +153,8 @@ static ferrum_status_t run_products(ferrum_context_t *ctx, const forward_t *forw
     ferrum_product_args_t down = {.w = ffn->down.gpu,
                                   .x = forward->hidden,
                                   .out = forward->slots,
-                                  .outer = ffn->intermediate,
+                                  .outer = forward->hidden_row,
+                                  .out_stride = ffn->hidden,
                                   .top_k = 1,
                                   .out_is_f32 = 1};
 

@@ -33,6 +33,12 @@
     X(gguf, gguf_gate_up_8, ACT)                                                                   \
     X(gguf, gguf_32, ACT)                                                                          \
     X(gguf, gguf_gate_up_32, ACT)                                                                  \
+    X(int8, int8_1, ANY)                                                                           \
+    X(int8, int8_gate_up_1, ANY)                                                                   \
+    X(int8, int8_8, ANY)                                                                           \
+    X(int8, int8_gate_up_8, ANY)                                                                   \
+    X(int8, int8_32, ANY)                                                                          \
+    X(int8, int8_gate_up_32, ANY)                                                                  \
     X(w4, w4_1, ACT)                                                                               \
     X(w4, w4_gate_up_1, ACT)                                                                       \
     X(w4, w4_8, ACT)                                                                               \
@@ -50,6 +56,7 @@
     X(route, route, ACT)                                                                           \
     X(route, route_plan, ACT)                                                                      \
     X(plan, plan, ANY)                                                                             \
+    X(plan, plan_quantise, ACT)                                                                    \
     X(combine, combine, ACT)                                                                       \
     X(combine, moe_silu_mul, ACT)                                                                  \
     X(gemm, gemm_small, ACT)                                                                       \

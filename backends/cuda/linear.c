@@ -88,7 +88,7 @@ static ferrum_status_t load_part(ferrum_linear_t *linear, uint32_t index,
     if (source->rows > UINT32_MAX - linear->n)
         return ferrum_fail(err, FERRUM_INVALID_ARGUMENT, FERRUM_REASON_OVERFLOW,
                            "the parts of a linear layer have more than %u outputs", UINT32_MAX);
-    FERRUM_TRY(ferrum_cuda_weights_from_gguf(linear->device, source, false, &weights, err));
+    FERRUM_TRY(ferrum_cuda_weights_from_gguf(linear->device, source, 0, &weights, err));
     const ferrum_status_t status =
         ferrum_cuda_weights_set_bias(linear->device, &weights, bias, err);
     if (status != FERRUM_OK) {

@@ -15,6 +15,7 @@
 #include "backends/cuda/kernel_list.h"
 
 #include <ferrum/backend.h>
+#include <ferrum/moe_fused.h>
 #include <ferrum/quant_llm.h>
 
 #include <stdatomic.h>
@@ -34,7 +35,8 @@ struct ferrum_device {
     int processors;     /**< multiprocessors */
     int shared_bytes;   /**< most dynamic shared memory of a block */
     bool wgmma;         /**< FERRUM_CUDA_WGMMA: products of many rows by warpgroup kernels */
-    CUmodule module;    /**< all kernels */
+    ferrum_precision_t precision; /**< FERRUM_PRECISION: of objects that do not ask for one */
+    CUmodule module;              /**< all kernels */
     CUfunction functions[FERRUM_CUDA_KERNEL_COUNT];
     ferrum_cublaslt_t *cublaslt; /**< NULL: dense products are our own */
 };
@@ -66,6 +68,7 @@ typedef enum ferrum_cuda_scratch {
     FERRUM_CUDA_SCRATCH_PARTIAL, /**< f32 partial sums */
     FERRUM_CUDA_SCRATCH_PLAN,    /**< routing, sorted pairs, offsets */
     FERRUM_CUDA_SCRATCH_HIDDEN,  /**< FFN: activated rows */
+    FERRUM_CUDA_SCRATCH_INT8,    /**< FFN: x as int8 */
     FERRUM_CUDA_SCRATCH_DOWN,    /**< FFN: rows before they are combined */
     FERRUM_CUDA_SCRATCH_FAULT,   /**< ferrum_fault_t: what kernels found wrong with data */
     FERRUM_CUDA_SCRATCH_STATE,   /**< graph_set_decode_state: token, step */

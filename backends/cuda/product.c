@@ -149,12 +149,32 @@ ferrum_status_t ferrum_cuda_combine(ferrum_context_t *ctx, const ferrum_combine_
     return ferrum_cuda_launch(ctx, FERRUM_CUDA_KERNEL_combine, grid, args, err);
 }
 
+static uint32_t plan_shared_bytes(const ferrum_plan_args_t *args)
+{
+    return (uint32_t)((THREADS + (uint64_t)args->experts) * sizeof(uint32_t));
+}
+
+ferrum_status_t ferrum_cuda_plan_quantise(ferrum_context_t *ctx, const ferrum_plan_args_t *plan,
+                                          const ferrum_quantise_args_t *args, ferrum_error_t *err)
+{
+    ferrum_quantise_args_t both = *args;
+    const uint64_t parts = ferrum_cuda_ceil(args->k, 64 * FERRUM_QUANTISE_STEPS);
+
+    if (plan) {
+        FERRUM_TRY(ferrum_cuda_check_plan_experts(plan->experts, err));
+        both.plan = *plan;
+        both.plan_blocks = plan->experts + 1;
+    }
+    const ferrum_cuda_grid_t grid = {both.plan_blocks + args->rows * parts, 1, 1, THREADS,
+                                     plan ? plan_shared_bytes(plan) : 0};
+    return ferrum_cuda_launch(ctx, FERRUM_CUDA_KERNEL_plan_quantise, grid, &both, err);
+}
+
 ferrum_status_t ferrum_cuda_plan(ferrum_context_t *ctx, const ferrum_plan_args_t *args,
                                  ferrum_error_t *err)
 {
-    const ferrum_cuda_grid_t grid = {
-        (uint64_t)args->experts + 1, 1, 1, THREADS,
-        (uint32_t)((THREADS + (uint64_t)args->experts) * sizeof(uint32_t))};
+    const ferrum_cuda_grid_t grid = {(uint64_t)args->experts + 1, 1, 1, THREADS,
+                                     plan_shared_bytes(args)};
 
     FERRUM_TRY(ferrum_cuda_check_plan_experts(args->experts, err));
     return ferrum_cuda_launch(ctx, FERRUM_CUDA_KERNEL_plan, grid, args, err);

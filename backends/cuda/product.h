@@ -24,7 +24,8 @@ ferrum_status_t ferrum_cuda_product(ferrum_context_t *ctx, const ferrum_product_
 ferrum_status_t ferrum_cuda_product_wgmma(ferrum_context_t *ctx, const ferrum_product_args_t *args,
                                           uint32_t tile_rows, uint64_t tiles, ferrum_error_t *err);
 
-/** The same for weights in the tiles of a block format, of which there are of 1, 8 and 32 rows. */
+/** The same for weights in the tiles of a block format, of which there are of 1, 8 and 32 rows.
+ * With tiles for int8, x and the output of gate_up are rows of int8. */
 ferrum_status_t ferrum_cuda_product_gguf(ferrum_context_t *ctx, const ferrum_product_args_t *args,
                                          uint32_t tile_rows, uint64_t tiles, uint32_t lists,
                                          ferrum_error_t *err);
@@ -42,6 +43,10 @@ ferrum_status_t ferrum_cuda_combine(ferrum_context_t *ctx, const ferrum_combine_
 /** The order of pairs by expert; UNSUPPORTED when there are too many experts to plan for. */
 ferrum_status_t ferrum_cuda_plan(ferrum_context_t *ctx, const ferrum_plan_args_t *args,
                                  ferrum_error_t *err);
+
+/** Rows of x as int8, by @p args without its plan, and with it, unless NULL, @p plan as above. */
+ferrum_status_t ferrum_cuda_plan_quantise(ferrum_context_t *ctx, const ferrum_plan_args_t *plan,
+                                          const ferrum_quantise_args_t *args, ferrum_error_t *err);
 
 /** Where kernels note bad data, zeroed; context_sync reports what they noted. */
 ferrum_status_t ferrum_cuda_fault_word(ferrum_context_t *ctx, CUdeviceptr *out_fault,

@@ -17,7 +17,7 @@ ferrum_status_t ferrum_cuda_load_quant_experts(ferrum_device_t *device,
 
     FERRUM_CHECK_POINTER(device, err);
     FERRUM_CHECK_POINTER(out_stack, err);
-    FERRUM_TRY(ferrum_cuda_weights_from_gguf(device, weights, false, &loaded, err));
+    FERRUM_TRY(ferrum_cuda_weights_from_gguf(device, weights, 0, &loaded, err));
     ferrum_stacked_experts_t *stack =
         ferrum_cuda_object_new(device, sizeof *stack, "an expert stack", err);
     if (!stack) {

@@ -34,22 +34,24 @@ ferrum_status_t ferrum_cuda_check_block_problem(ferrum_weight_format_t format, u
                                                 ferrum_error_t *err);
 
 /** Load a slab of blocks. @p out_weights is overwritten; on failure nothing is held. @p tiles: in
- *  tiles for the matrix units if there are some for the format. */
+ *  this layout FERRUM_LAYOUT_GGUF_TILES_* if there are tiles for the format; 0: as in the file. */
 ferrum_status_t ferrum_cuda_weights_from_gguf(ferrum_device_t *device,
-                                              const ferrum_gguf_weights_t *source, bool tiles,
+                                              const ferrum_gguf_weights_t *source, uint32_t tiles,
                                               ferrum_cuda_weights_t *out_weights,
                                               ferrum_error_t *err);
 /** There are tiles for a block format; what their kernels need to know of it. */
 bool ferrum_cuda_gguf_fits(ferrum_weight_format_t format);
-ferrum_gguf_codes_t ferrum_cuda_gguf_codes(ferrum_weight_format_t format, bool bfloat);
+ferrum_gguf_codes_t ferrum_cuda_gguf_codes(ferrum_weight_format_t format, uint32_t layout);
 /** Bring a checked slab into them; @p weights has its shape. */
 ferrum_status_t ferrum_cuda_gguf_load(ferrum_device_t *device, const ferrum_gguf_weights_t *source,
-                                      ferrum_cuda_weights_t *weights, ferrum_error_t *err);
+                                      uint32_t layout, ferrum_cuda_weights_t *weights,
+                                      ferrum_error_t *err);
 /** It is in them. */
 static inline bool ferrum_cuda_gguf_tiled(const ferrum_gpu_weights_t *weights)
 {
     return weights->layout == FERRUM_LAYOUT_GGUF_TILES_F16 ||
-           weights->layout == FERRUM_LAYOUT_GGUF_TILES_BF16;
+           weights->layout == FERRUM_LAYOUT_GGUF_TILES_BF16 ||
+           weights->layout == FERRUM_LAYOUT_GGUF_TILES_INT8;
 }
 /** Load @p count GPTQ matrices of equal shape; a matrix's own bias is kept. @p tiles: in the tiled
  *  layout, which fits them, and in this order; NULL: in rows. */

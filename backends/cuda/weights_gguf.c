@@ -92,7 +92,7 @@ static ferrum_status_t load_blocks(ferrum_device_t *device, const ferrum_gguf_we
 }
 
 ferrum_status_t ferrum_cuda_weights_from_gguf(ferrum_device_t *device,
-                                              const ferrum_gguf_weights_t *source, bool tiles,
+                                              const ferrum_gguf_weights_t *source, uint32_t tiles,
                                               ferrum_cuda_weights_t *out_weights,
                                               ferrum_error_t *err)
 {
@@ -105,7 +105,7 @@ ferrum_status_t ferrum_cuda_weights_from_gguf(ferrum_device_t *device,
         .source_bytes = source->bytes,
     };
     const ferrum_status_t status = tiles && ferrum_cuda_gguf_fits(source->format)
-                                       ? ferrum_cuda_gguf_load(device, source, &weights, err)
+                                       ? ferrum_cuda_gguf_load(device, source, tiles, &weights, err)
                                        : load_blocks(device, source, &weights, err);
     if (status != FERRUM_OK) {
         ferrum_cuda_weights_free(&weights);

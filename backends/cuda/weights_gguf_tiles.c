@@ -197,6 +197,12 @@ bool ferrum_cuda_gguf_fits(ferrum_weight_format_t format)
     return find_format(format) != NULL;
 }
 
+/** Bytes in two's complement; else with 128 added. */
+static bool signed_bytes(uint32_t layout)
+{
+    return layout != FERRUM_LAYOUT_GGUF_TILES_F16;
+}
+
 /** Bytes of a record before its scales. */
 static uint32_t codes_bytes(uint32_t kind)
 {
@@ -206,19 +212,30 @@ static uint32_t codes_bytes(uint32_t kind)
                                        : 512;
 }
 
-ferrum_gguf_codes_t ferrum_cuda_gguf_codes(ferrum_weight_format_t format, bool bfloat)
+/** What a code is multiplied by when its highest bit becomes the sign of a byte. */
+static float code_unit(uint32_t kind)
+{
+    return kind == FERRUM_CODES_NIBBLES ? 16.0F
+           : kind == FERRUM_CODES_FIVE  ? 8.0F
+           : kind == FERRUM_CODES_SIX   ? 4.0F
+                                        : 1.0F;
+}
+
+ferrum_gguf_codes_t ferrum_cuda_gguf_codes(ferrum_weight_format_t format, uint32_t layout)
 {
     const tile_format_t *traits = find_format(format);
     const uint32_t set_bytes = TILE_N * sizeof(uint32_t);
     const uint32_t sets = traits->scales == SCALES_OF_32 ? 1 : 2;
+    const uint32_t power = layout == FERRUM_LAYOUT_GGUF_TILES_BF16 ? 0xc300u : 0xe400u;
     ferrum_gguf_codes_t codes = {
         .kind = traits->kind,
         .record_bytes = codes_bytes(traits->kind) + sets * set_bytes,
         .scales_at = codes_bytes(traits->kind),
         .scales_next = (sets - 1) * set_bytes,
-        .offset = (bfloat ? 0xc300u : 0xe400u) + traits->zero, /* -(128 + zero), -(1024 + zero) */
+        .offset = power + traits->zero, /* -(128 + zero), -(1024 + zero) */
         .sixteenths = traits->scales == SCALES_OF_16,
         .shifted = traits->scales == SCALES_AND_SHIFTS,
+        .unit = code_unit(traits->kind),
     };
 
     if (traits->scales == SCALES_OF_32)
@@ -227,8 +244,9 @@ ferrum_gguf_codes_t ferrum_cuda_gguf_codes(ferrum_weight_format_t format, bool b
         codes.scale_bit[0][1] = codes.scale_bit[1][1] = 16;
     codes.offset |= codes.offset << 16;
     for (uint32_t i = 0; traits->levels && i < 16; i++)
-        codes.level[i / 4] |= (uint32_t)(uint8_t)(traits->levels[i] + (bfloat ? 0 : 128))
-                              << 8 * (i % 4);
+        codes.level[i / 4] |=
+            (uint32_t)(uint8_t)(traits->levels[i] + (signed_bytes(layout) ? 0 : 128))
+            << 8 * (i % 4);
     return codes;
 }
 
@@ -287,11 +305,11 @@ static void unpack_row(const tile_format_t *traits, const ferrum_gguf_weights_t 
 }
 
 /** Put the four codes of row g + 8r, block b of 16 inputs and lane 4g + t into a record. */
-static void put_codes(uint32_t kind, bool bfloat, const uint8_t *code, uint32_t b, uint32_t r,
+static void put_codes(uint32_t kind, uint32_t layout, const uint8_t *code, uint32_t b, uint32_t r,
                       uint32_t lane, uint32_t *words)
 {
     static const uint32_t input[] = {0, 8, 1, 9};
-    const uint32_t flip = bfloat ? 0x80 : 0;
+    const uint32_t flip = signed_bytes(layout) ? 0x80 : 0;
 
     for (uint32_t i = 0; i < 4; i++) {
         const uint32_t q = code[2 * (lane % 4) + input[i]];
@@ -309,17 +327,19 @@ static void put_codes(uint32_t kind, bool bfloat, const uint8_t *code, uint32_t 
 }
 
 /** What is to be added to codes less zero, so that scale times the sum has the minimum in it. */
-static uint32_t shift_of(const tile_format_t *traits, bool bfloat, uint16_t scale, float minimum)
+static uint32_t shift_of(const tile_format_t *traits, uint32_t layout, uint16_t scale,
+                         float minimum)
 {
     const float unit = ferrum_cuda_f16_to_f32(scale);
     const float shift = unit != 0.0F ? (float)traits->zero - minimum / unit : 0.0F;
 
-    return bfloat ? ferrum_cuda_f32_to_bf16(shift) : ferrum_cuda_f32_to_f16(shift);
+    return layout == FERRUM_LAYOUT_GGUF_TILES_BF16 ? ferrum_cuda_f32_to_bf16(shift)
+                                                   : ferrum_cuda_f32_to_f16(shift);
 }
 
 /** The scale words of one row in a record; @p run: of the tile's first inputs. */
-static void put_scales(const tile_format_t *traits, bool bfloat, const panel_t *panel, uint32_t row,
-                       uint32_t run, uint32_t *words)
+static void put_scales(const tile_format_t *traits, uint32_t layout, const panel_t *panel,
+                       uint32_t row, uint32_t run, uint32_t *words)
 {
     const float *scale = panel->scale + (size_t)row * (panel->k / RUN) + run;
     const float *minimum = panel->minimum + (size_t)row * (panel->k / RUN) + run;
@@ -331,14 +351,14 @@ static void put_scales(const tile_format_t *traits, bool bfloat, const panel_t *
                                     ? ferrum_cuda_f32_to_f16(scale[2] * factor)
                                 : traits->scales == SCALES_OF_16
                                     ? ferrum_cuda_f32_to_f16(scale[2 * set + 1] * factor)
-                                    : shift_of(traits, bfloat, first, minimum[2 * set] * factor);
+                                    : shift_of(traits, layout, first, minimum[2 * set] * factor);
         words[set * TILE_N + row] = first | second << 16;
     }
 }
 
 /** The tiles of a panel, and the rows' own scales. */
-static void tile_panel(const tile_format_t *traits, const ferrum_gguf_codes_t *codes, bool bfloat,
-                       const panel_t *panel, unsigned char *out, float *out_scales)
+static void tile_panel(const tile_format_t *traits, const ferrum_gguf_codes_t *codes,
+                       uint32_t layout, const panel_t *panel, unsigned char *out, float *out_scales)
 {
     for (uint32_t k = 0; k < panel->k; k += TILE_K, out += codes->record_bytes) {
         uint32_t *words = (uint32_t *)(void *)out;
@@ -347,20 +367,21 @@ static void tile_panel(const tile_format_t *traits, const ferrum_gguf_codes_t *c
             const uint8_t *code = panel->code + (size_t)row * panel->k + k;
             for (uint32_t b = 0; b < TILE_K / RUN; b++)
                 for (uint32_t t = 0; t < 4; t++)
-                    put_codes(traits->kind, bfloat, code + b * RUN, b, row / 8, row % 8 * 4 + t,
+                    put_codes(traits->kind, layout, code + b * RUN, b, row / 8, row % 8 * 4 + t,
                               words);
-            put_scales(traits, bfloat, panel, row, k / RUN, words + codes->scales_at / 4);
+            put_scales(traits, layout, panel, row, k / RUN, words + codes->scales_at / 4);
         }
     }
+    const float unit = layout == FERRUM_LAYOUT_GGUF_TILES_INT8 ? codes->unit : 1.0F;
     for (uint32_t row = 0; row < TILE_N; row++)
-        out_scales[row] = 1.0F / panel->row[row];
+        out_scales[row] = 1.0F / panel->row[row] / unit;
 }
 
 /** Where one expert's tiles are made. */
 typedef struct tiling {
     const tile_format_t *traits;
     ferrum_gguf_codes_t codes;
-    bool bfloat;
+    uint32_t layout;
     uint32_t rows, steps; /**< of tiles */
     uint64_t expert_bytes, scales_bytes;
     uint64_t panel_bytes; /**< of panel_t's arrays */
@@ -386,7 +407,7 @@ static void tile_expert(const ferrum_gguf_weights_t *source, const tiling_t *til
             if (n < source->rows)
                 unpack_row(tiling->traits, source, blocks + n * row_bytes, row, &panel);
         }
-        tile_panel(tiling->traits, &tiling->codes, tiling->bfloat, &panel,
+        tile_panel(tiling->traits, &tiling->codes, tiling->layout, &panel,
                    staging + (uint64_t)tile * tiling->steps * tiling->codes.record_bytes,
                    scales + (size_t)tile * TILE_N);
     }
@@ -418,15 +439,16 @@ static ferrum_status_t send_all(ferrum_device_t *device, const ferrum_gguf_weigh
 }
 
 ferrum_status_t ferrum_cuda_gguf_load(ferrum_device_t *device, const ferrum_gguf_weights_t *source,
-                                      ferrum_cuda_weights_t *weights, ferrum_error_t *err)
+                                      uint32_t layout, ferrum_cuda_weights_t *weights,
+                                      ferrum_error_t *err)
 {
     tiling_t tiling = {
         .traits = find_format(source->format),
-        .bfloat = device->act == FERRUM_DTYPE_BF16,
+        .layout = layout,
         .rows = (uint32_t)ferrum_cuda_ceil(source->rows, TILE_N),
         .steps = (uint32_t)ferrum_cuda_ceil(source->cols, TILE_K),
     };
-    tiling.codes = ferrum_cuda_gguf_codes(source->format, tiling.bfloat);
+    tiling.codes = ferrum_cuda_gguf_codes(source->format, layout);
     tiling.expert_bytes = ferrum_size_mul3(tiling.rows, tiling.steps, tiling.codes.record_bytes);
     tiling.scales_bytes = ferrum_size_mul3(tiling.rows, TILE_N, sizeof(float));
     tiling.panel_bytes =
@@ -441,7 +463,7 @@ ferrum_status_t ferrum_cuda_gguf_load(ferrum_device_t *device, const ferrum_gguf
         .scales = weights->memory->address + tiling.expert_bytes * source->experts,
         .expert_bytes = tiling.expert_bytes,
         .row_bytes = (uint64_t)tiling.steps * tiling.codes.record_bytes,
-        .layout = tiling.bfloat ? FERRUM_LAYOUT_GGUF_TILES_BF16 : FERRUM_LAYOUT_GGUF_TILES_F16,
+        .layout = layout,
         .n = source->rows,
         .k = source->cols,
         .expert_rows = source->rows,

@@ -270,6 +270,12 @@ FERRUM_DEVICE void mma_m16n8k32_s8(int32_t (&d)[4], const uint32_t (&a)[4], cons
 {
     emu::mma(FERRUM_EMU_MMA_S8, d, a, b, file, line);
 }
+FERRUM_DEVICE void mma_m16n8k32_s8_from(int32_t (&d)[4], const uint32_t (&a)[4],
+                                        const uint32_t (&b)[2], int32_t start, FERRUM_EMU_SITE)
+{
+    d[0] = d[1] = d[2] = d[3] = start;
+    mma_m16n8k32_s8(d, a, b, file, line);
+}
 
 /* Asynchronous copies. */
 namespace emu

@@ -198,6 +198,15 @@ FERRUM_DEVICE void mma_m16n8k32_s8(int32_t (&d)[4], const uint32_t (&a)[4], cons
                  : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+/** d = a * b + @p start: an operand of its own, not what was moved to d before. */
+FERRUM_DEVICE void mma_m16n8k32_s8_from(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                                        int32_t start)
+{
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(start));
+}
 
 /* Asynchronous copies from global to shared memory, both aligned to BYTES (4, 8 or 16). */
 

@@ -150,7 +150,7 @@ template <class T, uint32_t BM, bool UP> struct product {
 
         if (tile.count == 0)
             return;
-        gpu::find_places<BM>(args, tile, dispatch, places());
+        gpu::find_places<BM>(args, tile, dispatch, args.w.k, places());
         gpu::barrier();
         for (uint32_t k = 0; k < args.w.k; k += BK) {
             load(args, tile.expert, k);

@@ -16,41 +16,80 @@
  */
 #include "kernels/cuda/gguf_stages.cuh"
 
-template <class T, uint32_t ROWS, bool UP> struct gguf_product : gpu::gguf_stages<T, ROWS, UP> {
-    using stages_t = gpu::gguf_stages<T, ROWS, UP>;
+/** Sums per lane and matrix: two rows by two columns of each B operand. */
+template <uint32_t ROWS> constexpr uint32_t sums_of = ROWS < 8 ? 4 : ROWS / 8 * 4;
+
+template <class T, uint32_t ROWS, bool UP>
+struct gguf_product
+    : gpu::gguf_stages<gguf_product<T, ROWS, UP>, ROWS, UP, ROWS == 1 ? 1 : 4, 128, sums_of<ROWS>> {
+    using stages_t =
+        gpu::gguf_stages<gguf_product, ROWS, UP, ROWS == 1 ? 1 : 4, 128, sums_of<ROWS>>;
     using stages_t::alone;
     using stages_t::args;
     using stages_t::at;
     using stages_t::columns;
     using stages_t::gguf;
-    using stages_t::last;
-    using stages_t::load;
     using stages_t::matrices;
     using stages_t::places;
     using stages_t::record_of;
-    using stages_t::stages;
     using stages_t::step;
-    using stages_t::sums;
-    using stages_t::sums_at;
+    using stages_t::team_thread;
     using stages_t::threads;
-    using stages_t::tile;
     using stages_t::tile_row;
     using stages_t::tile_rows;
-    using stages_t::warps;
     using stages_t::x_of;
+    using typename stages_t::sums_t;
 
-    using sums_t = float[matrices][columns][4];
+    static constexpr uint32_t pieces = ROWS < 16 ? 1 : ROWS / 16; /* of 16 bytes of x, per thread */
 
-    /** Steps of a quarter of the inputs. */
-    FERRUM_DEVICE_MEMBER uint32_t quarter() const
+    const T *x[pieces];
+    uint32_t x_end[pieces];
+    uint32_t load_k; /* input of this thread's piece */
+
+    FERRUM_DEVICE_MEMBER void begin_x()
     {
-        return ((args.w.k + step - 1) / step + 3) / 4;
+        load_k = at * step + team_thread() % 8 * 8;
+        FERRUM_UNROLL
+        for (uint32_t i = 0; i < pieces; i++) {
+            const uint32_t row = team_thread() / 8 + i * (threads / 8);
+            const uint64_t place = row < ROWS ? places()[row] : gpu::no_place;
+            x_end[i] = place == gpu::no_place ? 0 : args.w.k;
+            x[i] = static_cast<const T *>(args.x) + (place == gpu::no_place ? 0 : place + load_k);
+        }
     }
-    /** A lane's sums, away from its registers. */
-    FERRUM_DEVICE_MEMBER float &total(uint32_t i) const
+
+    /** Sixteen bytes of x at any address. */
+    FERRUM_DEVICE_MEMBER gpu::vec16_t gather(const T *from) const
     {
-        return sums_at()[i * threads + gpu::thread_x()];
+        gpu::vec16_t eight;
+
+        FERRUM_UNROLL
+        for (uint32_t i = 0; i < 4; i++)
+            eight.word[i] = from[2 * i].bits | uint32_t(from[2 * i + 1].bits) << 16;
+        return eight;
     }
+
+    /** The next step's rows. Blocks of 16 bytes lie crosswise, so that reading a column of B meets
+     *  no bank twice. */
+    FERRUM_DEVICE_MEMBER void load_x(uint32_t stage)
+    {
+        const bool aligned = reinterpret_cast<uintptr_t>(args.x) % 16 == 0;
+        const uint32_t row = team_thread() / 8, block = team_thread() % 8;
+        unsigned char *shared = x_of(stage) + row * step * 2 + (block ^ (row & 7)) * 16;
+
+        FERRUM_UNROLL
+        for (uint32_t i = 0; i < pieces; i++) {
+            unsigned char *to = shared + i * (threads / 8) * step * 2;
+            if (row < ROWS && aligned)
+                gpu::copy_async_zfill<16>(to, x[i], load_k < x_end[i] ? 16 : 0);
+            else if (row < ROWS)
+                *reinterpret_cast<gpu::vec16_t *>(to) =
+                    load_k < x_end[i] ? gather(x[i]) : gpu::vec16_t{};
+            x[i] += step;
+        }
+        load_k += step;
+    }
+
     /** B operands of inputs 32*half .. 32*half+31 of a stage. */
     FERRUM_DEVICE_MEMBER void read_x(uint32_t stage, uint32_t half, uint32_t column,
                                      uint32_t (&b)[4]) const
@@ -70,19 +109,20 @@ template <class T, uint32_t ROWS, bool UP> struct gguf_product : gpu::gguf_stage
 
     /** Sums of 32 or 16 inputs, scaled, to those of the quarter. */
     FERRUM_DEVICE_MEMBER void scale(const float (&by)[2], float (&group)[columns][4],
-                                    float (&sum)[columns][4]) const
+                                    float (&sum)[columns * 4]) const
     {
         FERRUM_UNROLL
         for (uint32_t c = 0; c < columns; c++) {
             FERRUM_UNROLL
             for (uint32_t i = 0; i < 4; i++) {
-                sum[c][i] = gpu::fma(by[i / 2], group[c][i], sum[c][i]);
+                sum[c * 4 + i] = gpu::fma(by[i / 2], group[c][i], sum[c * 4 + i]);
                 group[c][i] = 0.0f;
             }
         }
     }
 
-    template <uint32_t HALF> FERRUM_DEVICE_MEMBER void multiply(uint32_t stage, sums_t &sum) const
+    template <uint32_t HALF>
+    FERRUM_DEVICE_MEMBER void multiply_half(uint32_t stage, sums_t &sum) const
     {
         uint32_t b[columns][4];
 
@@ -113,68 +153,10 @@ template <class T, uint32_t ROWS, bool UP> struct gguf_product : gpu::gguf_stage
         }
     }
 
-    /** Add a quarter to the sums in shared memory. */
-    FERRUM_DEVICE_MEMBER void add_quarter(sums_t &quarter_sum) const
+    FERRUM_DEVICE_MEMBER void multiply(uint32_t stage, sums_t &sum) const
     {
-        FERRUM_UNROLL
-        for (uint32_t i = 0; i < sums; i++) {
-            float &sum = quarter_sum[i / 4 / columns][i / 4 % columns][i % 4];
-            total(i) += sum;
-            sum = 0.0f;
-        }
-    }
-
-    FERRUM_DEVICE_MEMBER void multiply_all()
-    {
-        sums_t sum = {};
-        uint32_t stage = 0, quarter_left = quarter();
-
-        FERRUM_UNROLL
-        for (uint32_t i = 0; i < sums; i++)
-            total(i) = 0.0f;
-        FERRUM_UNROLL
-        for (uint32_t i = 0; i < stages - 1; i++)
-            load(i);
-        FERRUM_NO_UNROLL
-        for (; at < last; at++) {
-            gpu::copy_async_wait<stages - 2>();
-            stages_t::team_barrier();
-            load(stage == 0 ? stages - 1 : stage - 1);
-            if (tile_row < tile_rows) {
-                multiply<0>(stage, sum);
-                multiply<1>(stage, sum);
-            }
-            stage = stage + 1 == stages ? 0 : stage + 1;
-            if (--quarter_left == 0 || at + 1 == last) {
-                add_quarter(sum);
-                quarter_left = quarter();
-            }
-        }
-        gpu::copy_async_wait<0>();
-    }
-
-    /** Sum @p i of this lane over all quarters. */
-    FERRUM_DEVICE_MEMBER float result(uint32_t i) const
-    {
-        if constexpr (!alone)
-            return total(i);
-        float sum = 0.0f;
-        FERRUM_UNROLL
-        for (uint32_t q = 0; q < warps; q++)
-            sum += sums_at()[i * threads + q * 32 + gpu::lane()];
-        return sum;
-    }
-
-    /** The sum of an output, scaled, and its bias. */
-    FERRUM_DEVICE_MEMBER float finish(const ferrum_gpu_weights_t &w, uint32_t n, float sum) const
-    {
-        const size_t padded = size_t(tile.expert) * tile_rows * 16 + n;
-        const float value = sum * static_cast<const float *>(w.scales)[padded];
-
-        return w.bias
-                   ? value +
-                         static_cast<const float *>(w.bias)[size_t(tile.expert) * w.expert_rows + n]
-                   : value;
+        multiply_half<0>(stage, sum);
+        multiply_half<1>(stage, sum);
     }
 
     FERRUM_DEVICE_MEMBER void store(uint32_t column, uint32_t i) const
@@ -185,10 +167,7 @@ template <class T, uint32_t ROWS, bool UP> struct gguf_product : gpu::gguf_stage
 
         if (n >= args.w.n || place == gpu::no_place)
             return;
-        float value = finish(args.w, n, result(column * 4 + i));
-        if (UP)
-            value =
-                gpu::activate(args, value, finish(args.up, n, result((columns + column) * 4 + i)));
+        const float value = stages_t::output(n, column * 4 + i);
         if (args.out_is_f32)
             static_cast<float *>(args.out)[place + n] = value;
         else
@@ -201,18 +180,8 @@ template <class T, uint32_t ROWS, bool UP> struct gguf_product : gpu::gguf_stage
 
     FERRUM_DEVICE_MEMBER void run()
     {
-        tile = gpu::find_tile<ROWS>(args, {});
-        if (tile.count == 0)
-            return;
-        gpu::find_places<ROWS>(args, tile, {}, places());
-        gpu::barrier();
-        tile_rows = (args.w.expert_rows + 15) / 16;
-        tile_row = alone ? gpu::block_z() : gpu::block_z() * warps + gpu::warp();
-        stages_t::begin();
-        multiply_all();
-        if constexpr (alone)
-            gpu::barrier();
-        if (tile_row >= tile_rows || (alone && gpu::warp() != 0))
+        if (!stages_t::run_products(args.w.k) || tile_row >= tile_rows ||
+            (alone && gpu::warp() != 0))
             return;
         FERRUM_NO_UNROLL
         for (uint32_t i = 0; i < columns * 4; i++)

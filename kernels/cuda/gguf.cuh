@@ -22,11 +22,9 @@
  * IQ4_XS and MXFP4.
  *
  * Numbers q - zero are exact; a shift is added with one rounding (2^-12 of the sum at most, bf16:
- * 2^-9). Their products with x are summed in f32 over 32 (16) inputs, then scaled. Operands of int8
- * would have half the multiplications. But every sum over 32 would have to be converted, scaled by
- * weight and by activation, and corrected by the minimum: some 16 instructions beside one mma,
- * where there are four beside two here; and activations would have to be quantised, in a launch of
- * its own. A code costs one to two instructions, once for all rows of a tile.
+ * 2^-9). Their products with x are summed in f32 over 32 (16) inputs, then scaled. A code costs one
+ * to two instructions, once for all rows of a tile. With activations as int8 (int8.cuh), which is
+ * less exact, it costs at most one, and half the products do.
  */
 #ifndef FERRUM_KERNELS_CUDA_GGUF_CUH
 #define FERRUM_KERNELS_CUDA_GGUF_CUH
@@ -100,10 +98,12 @@ FERRUM_DEVICE uint32_t gguf_high_bits(uint32_t high, uint32_t at, uint32_t mask)
     return (at < 4 ? high << (4 - at) : high >> (at - 4)) & mask;
 }
 
-/** Four levels from four nibbles of 16 bits; @p index: their low bits, @p half: 4 for their high
- * bit plus the place. */
-FERRUM_DEVICE uint32_t gguf_levels(const uint32_t (&level)[4], uint32_t index, uint32_t half)
+/** Levels of the four nibbles in half @p r of a word: picked by their low bits out of the lower and
+ * the upper eight, then by their high bit. */
+FERRUM_DEVICE uint32_t gguf_level_bytes(const uint32_t (&level)[4], uint32_t nibbles, uint32_t r)
 {
+    const uint32_t index = (nibbles & 0x77777777u) >> 16 * r;
+    const uint32_t half = lop3<0xea>(nibbles >> 1, 0x44444444u, 0x32103210u) >> 16 * r;
     return byte_permute(byte_permute(level[0], level[1], index),
                         byte_permute(level[2], level[3], index), half);
 }
@@ -130,14 +130,9 @@ FERRUM_DEVICE void gguf_decode(const ferrum_gguf_codes_t &codes, const unsigned 
     }
     if (codes.kind == FERRUM_CODES_LEVELS) {
         FERRUM_UNROLL
-        for (uint32_t b = 0; b < 2; b++) {
-            const uint32_t index = w.word[b] & 0x77777777u;
-            const uint32_t half = lop3<0xea>(w.word[b] >> 1, 0x44444444u, 0x32103210u);
-            FERRUM_UNROLL
-            for (uint32_t r = 0; r < 2; r++)
-                gguf_from_bytes<T, true>(gguf_levels(codes.level, index >> 16 * r, half >> 16 * r),
-                                         codes.offset, b, r, out);
-        }
+        for (uint32_t i = 0; i < 4; i++)
+            gguf_from_bytes<T, true>(gguf_level_bytes(codes.level, w.word[i / 2], i % 2),
+                                     codes.offset, i / 2, i % 2, out);
         return;
     }
     const uint32_t *words = reinterpret_cast<const uint32_t *>(record + 512) + lane();

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * @file gguf_stages.cuh
- * @brief Tiles of a GGUF format and rows of x on their way into shared memory, some steps ahead of
- * the products (gguf.cu).
+ * @brief What all products over the tiles of gguf.cuh share: records on their way into shared
+ * memory, some steps ahead of the products, and the sums of the quarters of the inputs.
  */
 #ifndef FERRUM_KERNELS_CUDA_GGUF_STAGES_CUH
 #define FERRUM_KERNELS_CUDA_GGUF_STAGES_CUH
@@ -12,17 +12,27 @@
 
 namespace gpu
 {
-template <class T, uint32_t ROWS, bool UP> struct gguf_stages {
-    static constexpr uint32_t threads = 128, warps = 4, step = 64, stages = FERRUM_GGUF_STAGES;
+/**
+ * A block of ROWS rows by TILES tiles of 16 outputs. With one row four warps share an output tile,
+ * a quarter of the inputs each; with more, each warp has an output tile. @p Self has the rows of x,
+ * of X_BYTES per step, and the products, whose sums are SUMS per lane and matrix:
+ *
+ *     void begin_x()                              before the first step
+ *     void load_x(stage)                          copy the next step's rows into a stage
+ *     void multiply(stage, float (&sum)[matrices][SUMS])
+ */
+template <class Self, uint32_t ROWS, bool UP, uint32_t TILES, uint32_t X_BYTES, uint32_t SUMS>
+struct gguf_stages {
+    static constexpr uint32_t step = 64, stages = FERRUM_GGUF_STAGES, quarters = 4;
     static constexpr bool alone = ROWS == 1; /* warps share an output tile */
-    static constexpr uint32_t matrices = UP ? 2 : 1;
-    static constexpr uint32_t columns = ROWS < 8 ? 1 : ROWS / 8;  /* B operands beside each other */
-    static constexpr uint32_t sums = matrices * columns * 4;      /* per lane */
-    static constexpr uint32_t pieces = ROWS < 16 ? 1 : ROWS / 16; /* of 16 bytes of x, per thread */
+    static constexpr uint32_t tiles = TILES, warps = alone ? quarters * TILES : TILES;
+    static constexpr uint32_t threads = 32 * warps, matrices = UP ? 2 : 1;
+    static constexpr uint32_t columns = ROWS < 8 ? 1 : ROWS / 8; /* B operands beside each other */
+    static constexpr uint32_t x_bytes = ROWS * X_BYTES;
     static constexpr uint32_t most_copies = 3; /* of 16 bytes of a record, per lane */
     /* Shared memory: stages of records and x; sums of the quarters; places of rows. */
-    static constexpr uint32_t x_bytes = ROWS * step * 2;
-    static constexpr uint32_t sums_bytes = sums * threads * 4;
+    static constexpr uint32_t sums_bytes = matrices * SUMS * threads * 4;
+    using sums_t = float[matrices][SUMS];
 
     const ferrum_gguf_args_t &gguf;
     const ferrum_product_args_t &args;
@@ -31,15 +41,17 @@ template <class T, uint32_t ROWS, bool UP> struct gguf_stages {
     uint32_t at, last;            /* this warp's steps */
     /* Of the copies, which run ahead. */
     const unsigned char *record[matrices];
-    const T *x[pieces];
-    uint32_t x_end[pieces];
-    uint32_t load_k, loads; /* input of this thread's piece; steps */
+    uint32_t loads; /* steps */
 
     explicit FERRUM_DEVICE_MEMBER gguf_stages(const ferrum_gguf_args_t &gguf_)
         : gguf(gguf_), args(gguf_.product)
     {
     }
 
+    FERRUM_DEVICE_MEMBER Self &self()
+    {
+        return *static_cast<Self *>(this);
+    }
     FERRUM_DEVICE_MEMBER float *sums_at() const
     {
         return shared_memory<float>(stages * gguf.stage_bytes);
@@ -74,6 +86,15 @@ template <class T, uint32_t ROWS, bool UP> struct gguf_stages {
         else
             barrier();
     }
+    FERRUM_DEVICE_MEMBER uint32_t steps() const
+    {
+        return (args.w.k + step - 1) / step;
+    }
+    /** Steps of a quarter of the inputs. */
+    FERRUM_DEVICE_MEMBER uint32_t quarter() const
+    {
+        return (steps() + quarters - 1) / quarters;
+    }
 
     FERRUM_DEVICE_MEMBER void begin_matrix(const ferrum_gpu_weights_t &w, uint32_t matrix)
     {
@@ -85,22 +106,13 @@ template <class T, uint32_t ROWS, bool UP> struct gguf_stages {
 
     FERRUM_DEVICE_MEMBER void begin()
     {
-        const uint32_t steps = (args.w.k + step - 1) / step, quarter = (steps + 3) / 4;
-
-        at = alone ? least(warp() * quarter, steps) : 0;
-        last = alone ? least(at + quarter, steps) : steps;
+        at = alone ? least(warp() % quarters * quarter(), steps()) : 0;
+        last = alone ? least(at + quarter(), steps()) : steps();
         begin_matrix(args.w, 0);
         if (UP)
             begin_matrix(args.up, matrices - 1);
-        load_k = at * step + team_thread() % 8 * 8;
         loads = last - at;
-        FERRUM_UNROLL
-        for (uint32_t i = 0; i < pieces; i++) {
-            const uint32_t row = team_thread() / 8 + i * (threads / 8);
-            const uint64_t place = row < ROWS ? places()[row] : no_place;
-            x_end[i] = place == no_place ? 0 : args.w.k;
-            x[i] = static_cast<const T *>(args.x) + (place == no_place ? 0 : place + load_k);
-        }
+        self().begin_x();
     }
 
     FERRUM_DEVICE_MEMBER void load_records(uint32_t stage)
@@ -118,47 +130,111 @@ template <class T, uint32_t ROWS, bool UP> struct gguf_stages {
         }
     }
 
-    /** Sixteen bytes of x at any address. */
-    FERRUM_DEVICE_MEMBER vec16_t gather(const T *from) const
-    {
-        vec16_t eight;
-
-        FERRUM_UNROLL
-        for (uint32_t i = 0; i < 4; i++)
-            eight.word[i] = from[2 * i].bits | uint32_t(from[2 * i + 1].bits) << 16;
-        return eight;
-    }
-
-    /** The next step's rows. Blocks of 16 bytes lie crosswise, so that reading a column of B meets
-     *  no bank twice. */
-    FERRUM_DEVICE_MEMBER void load_x(uint32_t stage)
-    {
-        const bool aligned = reinterpret_cast<uintptr_t>(args.x) % 16 == 0;
-        const uint32_t row = team_thread() / 8, block = team_thread() % 8;
-        unsigned char *shared = x_of(stage) + row * step * 2 + (block ^ (row & 7)) * 16;
-
-        FERRUM_UNROLL
-        for (uint32_t i = 0; i < pieces; i++) {
-            unsigned char *to = shared + i * (threads / 8) * step * 2;
-            if (row < ROWS && aligned)
-                copy_async_zfill<16>(to, x[i], load_k < x_end[i] ? 16 : 0);
-            else if (row < ROWS)
-                *reinterpret_cast<vec16_t *>(to) = load_k < x_end[i] ? gather(x[i]) : vec16_t{};
-            x[i] += step;
-        }
-        load_k += step;
-    }
-
     /** Copy the next step, if there is one, into a stage. */
     FERRUM_DEVICE_MEMBER void load(uint32_t stage)
     {
         if (loads > 0) {
             if (tile_row < tile_rows)
                 load_records(stage);
-            load_x(stage);
+            self().load_x(stage);
             loads--;
         }
         copy_async_commit();
+    }
+
+    /** A lane's sums, away from its registers. */
+    FERRUM_DEVICE_MEMBER float &total(uint32_t i) const
+    {
+        return sums_at()[i * threads + thread_x()];
+    }
+
+    /** Add a quarter to the sums in shared memory. */
+    FERRUM_DEVICE_MEMBER void add_quarter(sums_t &quarter_sum) const
+    {
+        FERRUM_UNROLL
+        for (uint32_t i = 0; i < matrices * SUMS; i++) {
+            float &sum = quarter_sum[i / SUMS][i % SUMS];
+            total(i) += sum;
+            sum = 0.0f;
+        }
+    }
+
+    FERRUM_DEVICE_MEMBER void multiply_all()
+    {
+        sums_t sum = {};
+        uint32_t stage = 0, quarter_left = quarter();
+
+        FERRUM_UNROLL
+        for (uint32_t i = 0; i < matrices * SUMS; i++)
+            total(i) = 0.0f;
+        FERRUM_UNROLL
+        for (uint32_t i = 0; i < stages - 1; i++)
+            load(i);
+        FERRUM_NO_UNROLL
+        for (; at < last; at++) {
+            copy_async_wait<stages - 2>();
+            team_barrier();
+            load(stage == 0 ? stages - 1 : stage - 1);
+            if (tile_row < tile_rows)
+                self().multiply(stage, sum);
+            stage = stage + 1 == stages ? 0 : stage + 1;
+            if (--quarter_left == 0 || at + 1 == last) {
+                add_quarter(sum);
+                quarter_left = quarter();
+            }
+        }
+        copy_async_wait<0>();
+    }
+
+    /** Find the tile, and multiply: false if there is nothing to do. */
+    FERRUM_DEVICE_MEMBER bool run_products(uint64_t x_row)
+    {
+        tile = find_tile<ROWS>(args, {});
+        if (tile.count == 0)
+            return false;
+        find_places<ROWS>(args, tile, {}, x_row, places());
+        barrier();
+        tile_rows = (args.w.expert_rows + 15) / 16;
+        tile_row = block_z() * tiles + (alone ? warp() / quarters : warp());
+        begin();
+        multiply_all();
+        if constexpr (alone)
+            barrier();
+        return true;
+    }
+
+    /** Sum @p i of this lane over all quarters. */
+    FERRUM_DEVICE_MEMBER float result(uint32_t i) const
+    {
+        if constexpr (!alone)
+            return total(i);
+        const uint32_t first = warp() / quarters * quarters;
+        float sum = 0.0f;
+        FERRUM_UNROLL
+        for (uint32_t q = 0; q < quarters; q++)
+            sum += sums_at()[i * threads + (first + q) * 32 + lane()];
+        return sum;
+    }
+
+    /** The sum of an output, scaled, and its bias. */
+    FERRUM_DEVICE_MEMBER float finish(const ferrum_gpu_weights_t &w, uint32_t n, float sum) const
+    {
+        const size_t padded = size_t(tile.expert) * tile_rows * 16 + n;
+        const float value = sum * static_cast<const float *>(w.scales)[padded];
+
+        return w.bias
+                   ? value +
+                         static_cast<const float *>(w.bias)[size_t(tile.expert) * w.expert_rows + n]
+                   : value;
+    }
+
+    /** Output @p n, whose sum is @p i of this lane. */
+    FERRUM_DEVICE_MEMBER float output(uint32_t n, uint32_t i) const
+    {
+        const float value = finish(args.w, n, result(i));
+
+        return UP ? activate(args, value, finish(args.up, n, result((matrices - 1) * SUMS + i)))
+                  : value;
     }
 };
 } // namespace gpu

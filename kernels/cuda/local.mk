@@ -9,6 +9,7 @@ cuda_kernel_sources = \
 	kernels/cuda/experts.cu \
 	kernels/cuda/gemm.cu \
 	kernels/cuda/gguf.cu \
+	kernels/cuda/int8.cu \
 	kernels/cuda/limits.cu \
 	kernels/cuda/plan.cu \
 	kernels/cuda/qkv.cu \
@@ -24,6 +25,7 @@ cuda_kernel_headers = \
 	kernels/cuda/blocks.cuh \
 	kernels/cuda/gguf.cuh \
 	kernels/cuda/gguf_stages.cuh \
+	kernels/cuda/int8.cuh \
 	kernels/cuda/kv.cuh \
 	kernels/cuda/limits_args.h \
 	kernels/cuda/moe_args.h \

@@ -39,7 +39,8 @@ enum {
     FERRUM_LAYOUT_GGUF_TILES_F16 = 32, /**< tiles of gguf.cuh, version 1, for f16 activations; rows
                                             of tiles are row_bytes apart; scales: f32 of each row,
                                             n padded to 16 */
-    FERRUM_LAYOUT_GGUF_TILES_BF16 = 33
+    FERRUM_LAYOUT_GGUF_TILES_BF16 = 33,
+    FERRUM_LAYOUT_GGUF_TILES_INT8 = 34 /**< the same for int8 activations: int8.cuh */
 };
 
 /** The weights of one matrix or of a stack of equal ones. */
@@ -119,7 +120,7 @@ typedef struct ferrum_gguf_codes {
     uint32_t sixteenths;      /**< blocks of 16 have scales of their own */
     uint32_t shifted;         /**< words have a shift in the high half */
     uint32_t level[4];        /**< LEVELS: a byte each, as in BYTES */
-    uint32_t reserved;
+    float unit;               /**< INT8: codes are decoded as so many times their numbers */
 } ferrum_gguf_codes_t;
 
 /** gguf_*: a product over GGUF tiles. */
@@ -138,6 +139,17 @@ typedef struct ferrum_gguf_args {
 #define FERRUM_GGUF_SHARED_BYTES(rows, up, records)                                                \
     (FERRUM_GGUF_STAGES * FERRUM_GGUF_STAGE_BYTES(rows, records) +                                 \
      ((up) ? 4096u : 2048u) * ((rows) < 8u ? 1u : (rows) / 8u) + (rows)*16u)
+
+/** A row of @p k inputs as int8: for each 64 of them 64 codes, then for each 64 four floats; see
+ *  int8.cuh. Rows are this many bytes apart. */
+#define FERRUM_INT8_ROW_BYTES(k) (((uint64_t)(k) + 63u) / 64u * 80u)
+
+/** int8_*: the same as for gguf_*; a block of tiles of one row has eight warps. */
+#define FERRUM_INT8_STAGE_BYTES(rows, records)                                                     \
+    ((rows) == 1u ? 8u * ((records) + 80u) : 4u * (records) + (rows)*80u)
+#define FERRUM_INT8_SHARED_BYTES(rows, up, records)                                                \
+    (FERRUM_GGUF_STAGES * FERRUM_INT8_STAGE_BYTES(rows, records) +                                 \
+     ((up) ? 2u : 1u) * ((rows) == 1u ? 1024u : (rows)*256u) + (rows)*16u)
 
 /** w4_*: shared memory of a block for tiles of @p rows rows; @p up: gate and up together. */
 #define FERRUM_W4_STAGES 4u
@@ -202,6 +214,20 @@ typedef struct ferrum_plan_args {
     uint32_t launch_rows[2];
     uint32_t reserved;
 } ferrum_plan_args_t;
+
+/** plan_quantise: rows of x as int8, and the plan if its blocks are in the grid; grid plan_blocks +
+ *  rows * ceil(k / 64 / FERRUM_QUANTISE_STEPS). */
+typedef struct ferrum_quantise_args {
+    ferrum_plan_args_t plan;
+    ferrum_gpu_ptr_t x;   /**< act [rows, k] */
+    ferrum_gpu_ptr_t out; /**< rows of FERRUM_INT8_ROW_BYTES(k) */
+    uint32_t rows, k;
+    uint32_t plan_blocks; /**< experts + 1, or 0 */
+    uint32_t reserved;
+} ferrum_quantise_args_t;
+
+/** plan_quantise: steps of 64 inputs that a block takes. */
+#define FERRUM_QUANTISE_STEPS 4u
 
 /** route_plan: route of rows and, with the ids that it gives, sorted, block_experts and total of
  * the plan, as far as they are used; grid ceil(rows/4). */

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * plan: a stable counting sort of pairs by expert, and what is made of it, in one launch.
+ * plan_quantise: rows of x as int8, and in the same launch, if it is wanted, a plan.
  *
  * One block of 128 per expert (grid x), and one for what belongs to none. Each counts the pairs of
  * all experts for itself, so none waits for another; then it places its own in order, a consecutive
  * share of the pairs per thread.
  *
- * Preconditions: 4*(128 + experts) bytes of shared memory.
+ * Preconditions: 4*(128 + experts) bytes of shared memory for the plan.
  */
 #include "kernels/cuda/block.cuh"
+#include "kernels/cuda/int8.cuh"
 #include "kernels/cuda/moe_args.h"
 
 enum : uint32_t {
@@ -185,7 +187,7 @@ FERRUM_DEVICE void place_rest(const ferrum_plan_args_t &args, const before_t &al
     }
 }
 
-FERRUM_KERNEL(THREADS, ferrum_plan, ferrum_plan_args_t args)
+FERRUM_DEVICE void run_plan(const ferrum_plan_args_t &args)
 {
     const uint32_t e = gpu::block_x();
 
@@ -197,3 +199,39 @@ FERRUM_KERNEL(THREADS, ferrum_plan, ferrum_plan_args_t args)
     else
         place_rest(args, before);
 }
+
+/** Some steps of a row, a group of 32 inputs per warp at a time. */
+template <class T> FERRUM_DEVICE void quantise(const ferrum_quantise_args_t &args, uint32_t block)
+{
+    const uint32_t steps = (args.k + 63) / 64;
+    const uint32_t parts = (steps + FERRUM_QUANTISE_STEPS - 1) / FERRUM_QUANTISE_STEPS;
+    const size_t row = block / parts;
+    const T *x = static_cast<const T *>(args.x) + row * args.k;
+    unsigned char *out =
+        static_cast<unsigned char *>(args.out) + row * FERRUM_INT8_ROW_BYTES(args.k);
+    const uint32_t first = block % parts * FERRUM_QUANTISE_STEPS * 2;
+
+    FERRUM_UNROLL
+    for (uint32_t i = 0; i < FERRUM_QUANTISE_STEPS * 2; i += THREADS / 32) {
+        const uint32_t group = first + i + gpu::warp(), k = group * 32 + gpu::lane();
+        if (group < steps * 2)
+            gpu::int8_quantise(k < args.k ? gpu::to_f32(x[k]) : 0.0f, group, steps, out);
+    }
+}
+
+template <class T> FERRUM_DEVICE void plan_quantise(const ferrum_quantise_args_t &args)
+{
+    if (gpu::block_x() < args.plan_blocks)
+        run_plan(args.plan);
+    else
+        quantise<T>(args, gpu::block_x() - args.plan_blocks);
+}
+
+FERRUM_KERNEL(THREADS, ferrum_plan, ferrum_plan_args_t args)
+{
+    run_plan(args);
+}
+FERRUM_KERNEL_INSTANCE(THREADS, ferrum_plan_quantise_f16, (plan_quantise<gpu::f16_t>),
+                       (ferrum_quantise_args_t args), (args))
+FERRUM_KERNEL_INSTANCE(THREADS, ferrum_plan_quantise_bf16, (plan_quantise<gpu::bf16_t>),
+                       (ferrum_quantise_args_t args), (args))

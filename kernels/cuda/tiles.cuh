@@ -78,11 +78,12 @@ FERRUM_DEVICE tile_t find_tile(const ferrum_product_args_t &args,
     return {uint32_t(expert), known ? least(BM, left) : 0u, slot};
 }
 
-/** places[i]: element of x at which row i of the tile begins; places[BM + i]: of out. Shared
- * memory; the caller's barrier follows. */
+/** places[i]: element of x at which row i of the tile begins, rows being @p x_row apart (PAIRS: as
+ * stated); places[BM + i]: of out. Shared memory; the caller's barrier follows. */
 template <uint32_t BM>
 FERRUM_DEVICE void find_places(const ferrum_product_args_t &args, const tile_t &tile,
-                               const ferrum_row_dispatch_t &dispatch, uint64_t *places)
+                               const ferrum_row_dispatch_t &dispatch, uint64_t x_row,
+                               uint64_t *places)
 {
     const uint32_t i = thread_x();
     const int32_t *ids = static_cast<const int32_t *>(args.ids);
@@ -97,13 +98,13 @@ FERRUM_DEVICE void find_places(const ferrum_product_args_t &args, const tile_t &
         else if (args.mode == FERRUM_ROWS_ALIGNED)
             row = uint32_t(ids[row]);
         if (args.mode == FERRUM_ROWS_DISPATCHES) {
-            in = (uint64_t(dispatch.in_row) + row) * args.w.k;
+            in = (uint64_t(dispatch.in_row) + row) * x_row;
             out = (uint64_t(dispatch.out_row) + row) * args.out_stride;
         } else if (row < args.rows) {
             out = row * args.out_stride;
             in = args.mode == FERRUM_ROWS_PAIRS
                      ? row / args.top_k * args.outer + row % args.top_k * args.inner
-                     : uint64_t(row / args.top_k) * args.w.k;
+                     : uint64_t(row / args.top_k) * x_row;
         }
     }
     places[i] = in;

@@ -233,7 +233,7 @@ template <class T, uint32_t ROWS, bool UP> struct w4_product : gpu::w4_stages<T,
         tile = gpu::find_tile<ROWS>(args, {});
         if (tile.count == 0)
             return;
-        gpu::find_places<ROWS>(args, tile, {}, places());
+        gpu::find_places<ROWS>(args, tile, {}, args.w.k, places());
         gpu::barrier();
         tile_rows = (args.w.expert_rows + 15) / 16;
         tile_row = alone ? gpu::block_z() : gpu::block_z() * warps + gpu::warp();

@@ -220,7 +220,7 @@ template <class T, uint32_t ROWS, bool UP> struct w4_wgmma_product : gpu::w4_rin
 
         if (tile.count == 0)
             return;
-        gpu::find_places<ROWS>(args, tile, {}, places());
+        gpu::find_places<ROWS>(args, tile, {}, args.w.k, places());
         if (gpu::thread_x() == 0)
             ring_t::begin();
         gpu::barrier();

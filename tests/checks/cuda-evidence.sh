@@ -27,7 +27,7 @@ only=$(sed -n 's/^    X([a-z0-9_]*, \([a-z0-9_]*\), ACT_SM90A).*/ ferrum_\1 /p' 
     "$FERRUM_TEST_SRCDIR/backends/cuda/kernel_list.h" | tr -d '\n')
 "$mix" "$image" >"$work/mix"
 # Weights of a warp's matrix instructions: 16 outputs by k, for every 8 rows once more but with
-# wgmma, whose rows are of one instruction; 4 bytes of 32 lanes for a packed product.
+# wgmma, whose rows are of one instruction. Kernels for int8 take a tile of 16 by 64 of each matrix.
 awk -v version="$version" -v only="$only" '
     BEGIN { FS = OFS = "\t" }
     FILENAME ~ /\.log$/ {
@@ -90,8 +90,10 @@ awk -v version="$version" -v only="$only" '
             rows += 0
             blocks = rows < 8 ? 1 : rows / 8
             weights = $column["hgmma"] * 256 + \
-                ($column["hmma"] * 256 + $column["imma"] * 512) / blocks + $column["idp"] * 128 / rows
+                $column["hmma"] * 256 / blocks
         }
+        if ($1 ~ /^ferrum_int8_(.*_)?[0-9]+$/)
+            weights = $1 ~ /gate_up/ ? 2048 : 1024
         if (weights > 0)
             print line, weights, sprintf("%.1f", $column["least"] * 256 / weights), \
                 sprintf("%.1f", $column["most"] * 256 / weights)

@@ -122,6 +122,7 @@ START_TEST(mma_bf16)
 }
 END_TEST
 
+/* The test's index: sums go on from d, or begin with a constant. */
 START_TEST(mma_s8)
 {
     int8_t a[32][16], b[32][8];
@@ -139,13 +140,13 @@ START_TEST(mma_s8)
     da = fixture_upload(a, sizeof a);
     db = fixture_upload(b, sizeof b);
     dd = fixture_upload(c, sizeof c);
-    fixture_launch("wrap_mma_s8", 1, 32, 0, (void *[]){&da, &db, &dd});
+    fixture_launch(_i ? "wrap_mma_s8_from" : "wrap_mma_s8", 1, 32, 0, (void *[]){&da, &db, &dd});
     fixture_download(d, dd, sizeof d);
     for (int row = 0; row < 16; row++) {
         for (int column = 0; column < 8; column++) {
             const owner_t o = c_owner[row][column / 2];
             const int place = o.place + column % 2;
-            int32_t sum = c[o.lane][place];
+            int32_t sum = _i ? 0x4b400000 : c[o.lane][place];
 
             for (int k = 0; k < 32; k++) {
                 const owner_t oa = a_32[row][k / 4], ob = b_32[k / 4][column];
@@ -212,7 +213,7 @@ int main(void)
     tcase_add_checked_fixture(tcase, fixture_begin, fixture_end);
     tcase_add_test(tcase, mma_f16);
     tcase_add_test(tcase, mma_bf16);
-    tcase_add_test(tcase, mma_s8);
+    tcase_add_loop_test(tcase, mma_s8, 0, 2);
     tcase_add_loop_test(tcase, ldmatrix, 0, 6);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);

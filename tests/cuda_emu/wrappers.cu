@@ -31,12 +31,18 @@ FERRUM_DEVICE void mma_s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_
 {
     gpu::mma_m16n8k32_s8(d, a, b);
 }
+FERRUM_DEVICE void mma_s8_from(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
+{
+    gpu::mma_m16n8k32_s8_from(d, a, b, 0x4b400000);
+}
 
 FERRUM_KERNEL_INSTANCE(32, wrap_mma_f16, (run_mma<float, mma_f16>),
                        (const uint32_t *a, const uint32_t *b, float *d), (a, b, d))
 FERRUM_KERNEL_INSTANCE(32, wrap_mma_bf16, (run_mma<float, mma_bf16>),
                        (const uint32_t *a, const uint32_t *b, float *d), (a, b, d))
 FERRUM_KERNEL_INSTANCE(32, wrap_mma_s8, (run_mma<int32_t, mma_s8>),
+                       (const uint32_t *a, const uint32_t *b, int32_t *d), (a, b, d))
+FERRUM_KERNEL_INSTANCE(32, wrap_mma_s8_from, (run_mma<int32_t, mma_s8_from>),
                        (const uint32_t *a, const uint32_t *b, int32_t *d), (a, b, d))
 
 /* Rows of 16 bytes, row i at 48 * i in shared memory; out has 4 words per lane. */

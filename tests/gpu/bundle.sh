@@ -37,7 +37,7 @@ run()
 }
 
 run "$emulator"
-for file in summary info conformance bench-gptq4 bench-q4_k bench-q6_k tokens-gptq; do
+for file in summary info conformance bench-gptq4 bench-q4_k bench-q4_k-fast bench-q6_k bench-q6_k-fast tokens-gptq; do
     [ -s "$work/results/$file.json" ] || { echo "$file.json is missing or empty"; bad=1; }
 done
 grep -q '"passed": true' "$work/results/summary.json" || bad=1

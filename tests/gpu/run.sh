@@ -155,6 +155,13 @@ bench()
     "$ferrum" bench moe -b cuda --format "$1" $shape --tokens "$2" --seconds "$3" --repeat $repeat -o json
 }
 
+# The same with int8 activations.
+bench_fast()
+{
+    export FERRUM_PRECISION=fast
+    bench "$@"
+}
+
 # The kernels of sm_90a for many rows, where there is such a device.
 bench_wgmma()
 {
@@ -230,11 +237,13 @@ fi
         for format in gptq4 q4_k; do
             step 120 mandatory bench-$format bench-$format.json bench $format $counts $seconds
         done
+        step 120 mandatory bench-q4_k-fast bench-q4_k-fast.json bench_fast q4_k $counts $seconds
         step 60 optional bench-gptq4-wgmma bench-gptq4-wgmma.json bench_wgmma gptq4 $wgmma_counts $seconds
         step 10 optional goals goals.txt goals
         step 160 optional peers peers.json beside
         for format in $formats; do
             step 30 optional bench-$format bench-$format.json bench $format $formats_counts 0.05
+            step 30 optional bench-$format-fast bench-$format-fast.json bench_fast $format $formats_counts 0.05
         done
     fi
 }
