@@ -73,15 +73,15 @@ typedef enum ferrum_packed_kind {
     FERRUM_PACKED_Q8_0,   /**< 8x64 int8, 16 f16 d; v = q */
     FERRUM_PACKED_IQ4_NL, /**< as Q4_0; v = level[q] */
     FERRUM_PACKED_MXFP4,  /**< 4x64 nibbles, 16 E8M0 bytes e; v = doubled E2M1[q], d = 2^(e-128) */
-    FERRUM_PACKED_Q2_K,   /**< 16x64 codes, 16x16 scale and minimum nibbles, 16 f16 d, 16 f16 dmin;
+    FERRUM_PACKED_Q2_K,   /**< 16x16 scale and minimum nibbles, 16 f16 d, 16 f16 dmin, 16x64 codes;
                                halves; v = q, min = dmin * mn */
-    FERRUM_PACKED_Q3_K,   /**< 16x64 codes, 8x64 high bits, 12x16 scale bytes, 16 f16 d; halves;
+    FERRUM_PACKED_Q3_K,   /**< 12x16 scale bytes, 16 f16 d, 16x64 codes, 8x64 high bits; halves;
                                v = q - 4 */
-    FERRUM_PACKED_Q4_K,   /**< 32x64 codes, 12x16 scale and minimum bytes, 16 f16 d, 16 f16 dmin;
+    FERRUM_PACKED_Q4_K,   /**< 12x16 scale and minimum bytes, 16 f16 d, 16 f16 dmin, 32x64 codes;
                                v = q - 8, min = dmin * mn - 8 * (d * s) */
-    FERRUM_PACKED_Q5_K,   /**< 32x64 codes, 8x64 fifth bits, then as Q4_K; v = q - 16,
+    FERRUM_PACKED_Q5_K,   /**< as Q4_K, then 8x64 fifth bits; v = q - 16,
                                min = dmin * mn - 16 * (d * s) */
-    FERRUM_PACKED_Q6_K,   /**< 32x64 codes, 16x64 high bits, 16x16 scales, 16 f16 d; halves;
+    FERRUM_PACKED_Q6_K,   /**< 16x16 scales, 16 f16 d, 32x64 codes, 16x64 high bits; halves;
                                v = q - 32 */
     FERRUM_PACKED_IQ4_XS, /**< 32x64 nibbles, 16 f16 d, 16 u16 high scale bits, 4x16 low scale
                                bytes; v = level[q], scale = d * (s - 32) is taken as one f32 */
@@ -148,6 +148,24 @@ typedef struct ferrum_packed_matrix {
 const ferrum_packed_traits_t *ferrum_packed_traits(ferrum_packed_kind_t kind);
 /** Kind for a block format, NONE when there is none. */
 ferrum_packed_kind_t ferrum_packed_kind_of(ferrum_weight_format_t format);
+/** Bytes of scales in front of a unit's codes. Units of k-quants are so large that scales behind
+ * the codes, which are wanted first, would keep processors from reading a panel ahead. */
+static inline uint32_t ferrum_packed_codes_at(ferrum_packed_kind_t kind)
+{
+    switch (kind) {
+    case FERRUM_PACKED_Q2_K:
+        return (16 + 4) * FERRUM_PANEL_ROWS;
+    case FERRUM_PACKED_Q3_K:
+        return (12 + 2) * FERRUM_PANEL_ROWS;
+    case FERRUM_PACKED_Q4_K:
+    case FERRUM_PACKED_Q5_K:
+        return (12 + 4) * FERRUM_PANEL_ROWS;
+    case FERRUM_PACKED_Q6_K:
+        return (16 + 2) * FERRUM_PANEL_ROWS;
+    default:
+        return 0;
+    }
+}
 /** Groups per ACCURATE fold of a matrix. */
 uint32_t ferrum_packed_fold(const ferrum_packed_matrix_t *matrix);
 /** Fill in sizes for a kind, panel_stride = panel_bytes; @p group, @p scale_dtype: of GPTQ, else

@@ -66,21 +66,10 @@ static void ints_iq4_xs(const uint8_t *restrict p, unit_ints_t *restrict out)
     }
 }
 
-/** Where a k-quant's f16 d lie behind its integers, and these behind its codes. */
+/** The integers of a unit: at its begin, but behind the codes and d of IQ4_XS. */
 INLINE const uint8_t *ints_at(ferrum_packed_kind_t kind, const uint8_t *u)
 {
-    switch (kind) {
-    case FERRUM_PACKED_Q2_K:
-        return u + 16 * VECTOR;
-    case FERRUM_PACKED_Q3_K:
-        return u + 24 * VECTOR;
-    case FERRUM_PACKED_Q5_K:
-        return u + 40 * VECTOR;
-    case FERRUM_PACKED_Q6_K:
-        return u + 48 * VECTOR;
-    default: /* Q4_K; of IQ4_XS, behind d */
-        return u + 32 * VECTOR + (kind == FERRUM_PACKED_IQ4_XS ? 2 * ROWS : 0);
-    }
+    return kind == FERRUM_PACKED_IQ4_XS ? u + 32 * VECTOR + 2 * ROWS : u;
 }
 
 /** Integers of a unit of a kind that has them (and of IQ4_XS). */

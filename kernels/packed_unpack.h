@@ -94,6 +94,7 @@ static const uint8_t mxfp4_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 
 INLINE codes_t codes_of(ferrum_packed_kind_t kind, const uint8_t *u, uint32_t j, uint32_t s,
                         codes_t zeros)
 {
+    u += ferrum_packed_codes_at(kind);
     const uint8_t *high = u + 32 * VECTOR;
     switch (kind) {
     case FERRUM_PACKED_Q4_0:

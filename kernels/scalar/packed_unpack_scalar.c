@@ -68,58 +68,61 @@ static void unpack_scale_min(const uint8_t *scales, uint32_t g, uint32_t lane, f
 static void unpack_q45_k(const uint8_t *unit, bool five, uint32_t g, uint32_t lane,
                          ferrum_packed_lane_t *out)
 {
-    const uint8_t *high = unit + 32 * VECTOR;
+    const uint8_t *codes = unit + ferrum_packed_codes_at(FERRUM_PACKED_Q4_K);
+    const uint8_t *high = codes + 32 * VECTOR;
     const int offset = five ? 16 : 8;
     for (uint32_t i = 0; i < GROUP; i++) {
-        const uint32_t low = lane_byte(unit, g / 2 * 8, lane, i) >> (g % 2 * 4) & 15u;
+        const uint32_t low = lane_byte(codes, g / 2 * 8, lane, i) >> (g % 2 * 4) & 15u;
         const uint32_t one = five ? lane_byte(high, 0, lane, i) >> g & 1u : 0;
         out->v[i] = (int16_t)((int)(low + one * 16) - offset);
     }
-    unpack_scale_min(high + (five ? 8 * VECTOR : 0), g, lane, (float)offset, out);
+    unpack_scale_min(unit, g, lane, (float)offset, out);
 }
 
 static void unpack_q6_k(const uint8_t *unit, uint32_t g, uint32_t lane, ferrum_packed_lane_t *out)
 {
-    const uint8_t *high = unit + 32 * VECTOR, *scales = high + 16 * VECTOR;
+    const uint8_t *codes = unit + ferrum_packed_codes_at(FERRUM_PACKED_Q6_K);
+    const uint8_t *high = codes + 32 * VECTOR;
     const uint32_t half = g / 4, quarter = g % 4;
     for (uint32_t i = 0; i < GROUP; i++) {
-        const uint32_t low = lane_byte(unit, half * 16 + quarter % 2 * 8, lane, i);
+        const uint32_t low = lane_byte(codes, half * 16 + quarter % 2 * 8, lane, i);
         const uint32_t two = lane_byte(high, half * 8, lane, i) >> (2 * quarter) & 3u;
         out->v[i] = (int16_t)((int)((low >> (quarter / 2 * 4) & 15) + two * 16) - 32);
     }
     for (uint32_t h = 0; h < 2; h++)
-        out->s[h] = (int8_t)scales[(2 * g + h) * ROWS + lane];
-    out->d = half_at(scales + 16 * ROWS, lane);
+        out->s[h] = (int8_t)unit[(2 * g + h) * ROWS + lane];
+    out->d = half_at(unit + 16 * ROWS, lane);
 }
 
 static void unpack_q2_k(const uint8_t *unit, uint32_t g, uint32_t lane, ferrum_packed_lane_t *out)
 {
-    const uint8_t *scales = unit + 16 * VECTOR;
-    const float dmin = half_at(scales + 18 * ROWS, lane);
+    const uint8_t *codes = unit + ferrum_packed_codes_at(FERRUM_PACKED_Q2_K);
+    const float dmin = half_at(unit + 18 * ROWS, lane);
     for (uint32_t i = 0; i < GROUP; i++)
-        out->v[i] = (int16_t)(lane_byte(unit, g / 4 * 8, lane, i) >> (g % 4 * 2) & 3);
+        out->v[i] = (int16_t)(lane_byte(codes, g / 4 * 8, lane, i) >> (g % 4 * 2) & 3);
     for (uint32_t h = 0; h < 2; h++) {
-        out->s[h] = scales[(2 * g + h) * ROWS + lane] & 15;
-        out->min[h] = dmin * (float)(scales[(2 * g + h) * ROWS + lane] >> 4);
+        out->s[h] = unit[(2 * g + h) * ROWS + lane] & 15;
+        out->min[h] = dmin * (float)(unit[(2 * g + h) * ROWS + lane] >> 4);
     }
-    out->d = half_at(scales + 16 * ROWS, lane);
+    out->d = half_at(unit + 16 * ROWS, lane);
 }
 
 static void unpack_q3_k(const uint8_t *unit, uint32_t g, uint32_t lane, ferrum_packed_lane_t *out)
 {
-    const uint8_t *high = unit + 16 * VECTOR, *scales = high + 8 * VECTOR;
+    const uint8_t *codes = unit + ferrum_packed_codes_at(FERRUM_PACKED_Q3_K);
+    const uint8_t *high = codes + 16 * VECTOR;
     for (uint32_t i = 0; i < GROUP; i++) {
-        const uint32_t two = lane_byte(unit, g / 4 * 8, lane, i) >> (g % 4 * 2) & 3;
+        const uint32_t two = lane_byte(codes, g / 4 * 8, lane, i) >> (g % 4 * 2) & 3;
         const uint32_t one = lane_byte(high, 0, lane, i) >> g & 1;
         out->v[i] = (int16_t)((int)(two + one * 4) - 4);
     }
     for (uint32_t h = 0; h < 2; h++) {
         const uint32_t j = 2 * g + h;
-        const int low = scales[j % 8 * ROWS + lane] >> (j / 8 * 4) & 15;
-        const int top = scales[(8 + j % 4) * ROWS + lane] >> (j / 4 * 2) & 3;
+        const int low = unit[j % 8 * ROWS + lane] >> (j / 8 * 4) & 15;
+        const int top = unit[(8 + j % 4) * ROWS + lane] >> (j / 4 * 2) & 3;
         out->s[h] = (low | top << 4) - 32;
     }
-    out->d = half_at(scales + 12 * ROWS, lane);
+    out->d = half_at(unit + 12 * ROWS, lane);
 }
 
 static void unpack_iq4_xs(const uint8_t *unit, uint32_t g, uint32_t lane, ferrum_packed_lane_t *out)

@@ -100,6 +100,7 @@ INLINE void unpack_codes(ferrum_packed_kind_t kind, const uint8_t *u, uint32_t g
         _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, (char)129, (char)141, (char)153, (char)166,
                       (char)181, (char)197, (char)217, (char)241);
     const __m128i mxfp4 = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
+    u += ferrum_packed_codes_at(kind);
     switch (kind) {
     case FERRUM_PACKED_Q5_0:
     case FERRUM_PACKED_Q5_1:

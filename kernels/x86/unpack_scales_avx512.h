@@ -77,29 +77,24 @@ INLINE void unpack_q3_scales(const uint8_t *p, scales_t *out)
 /** d and integer scales (and minima) of a unit of a k-quant. Returns dmin, if the kind has one. */
 INLINE __m512 unpack_k_scales(ferrum_packed_kind_t kind, const uint8_t *u, scales_t *out)
 {
-    const uint8_t *p = u + (kind == FERRUM_PACKED_Q2_K   ? 16
-                            : kind == FERRUM_PACKED_Q3_K ? 24
-                            : kind == FERRUM_PACKED_Q4_K ? 32
-                            : kind == FERRUM_PACKED_Q5_K ? 40
-                                                         : 48) *
-                               VECTOR;
     if (kind == FERRUM_PACKED_Q3_K) {
-        unpack_q3_scales(p, out);
+        unpack_q3_scales(u, out);
     } else if (kind == FERRUM_PACKED_Q6_K) {
-        memcpy(out->s, p, sizeof out->s);
+        memcpy(out->s, u, sizeof out->s);
     } else if (kind == FERRUM_PACKED_Q2_K) {
         UNROLL for (uint32_t j = 0; j < 4; j++)
         {
-            _mm512_store_si512(out->s[4 * j], low_nibbles(vector(p, j)));
-            _mm512_store_si512(out->m[4 * j], high_nibbles(vector(p, j)));
+            _mm512_store_si512(out->s[4 * j], low_nibbles(vector(u, j)));
+            _mm512_store_si512(out->m[4 * j], high_nibbles(vector(u, j)));
         }
     } else {
-        unpack_scale_min(p, out);
+        unpack_scale_min(u, out);
     }
-    p += (kind == FERRUM_PACKED_Q2_K || kind == FERRUM_PACKED_Q6_K ? 16 : 12) * ROWS;
-    out->d = halves_at(p);
+    const uint8_t *d =
+        u + (kind == FERRUM_PACKED_Q2_K || kind == FERRUM_PACKED_Q6_K ? 16 : 12) * ROWS;
+    out->d = halves_at(d);
     return kind == FERRUM_PACKED_Q3_K || kind == FERRUM_PACKED_Q6_K ? _mm512_setzero_ps()
-                                                                    : halves_at(p + 2 * ROWS);
+                                                                    : halves_at(d + 2 * ROWS);
 }
 
 INLINE __m512 e8m0_half(const uint8_t *p)
